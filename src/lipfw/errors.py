@@ -1,0 +1,46 @@
+"""The one error a user may see without a traceback, and the checks that raise it."""
+
+
+class InputError(ValueError):
+    """A mistake in what the user gave: one line with the value, what is allowed and the remedy."""
+
+
+def whole(name: str, value, least: int) -> int:
+    """Return `value` if it is a whole number of at least `least`, else raise InputError.
+
+    >>> whole("fit.steps", 3, least=1)
+    3
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    return value
+
+
+def number(name: str, value, low: float, high: float, *, open_low: bool = False, open_high: bool = False,
+           hint: str = "") -> float:
+    """Return `value` as a float if it lies between `low` and `high`, else raise InputError; `hint` ends the line.
+
+    >>> number("task.sigma", 25, 0, 255)
+    25.0
+    """
+    good = isinstance(value, (int, float)) and not isinstance(value, bool)
+    good = good and (low < value if open_low else low <= value) and (value < high if open_high else value <= high)
+    if not good:
+        span = f"{'(' if open_low else '['}{low:g}, {high:g}{')' if open_high else ']'}"
+        raise InputError(f"{name} must be a number in {span}, got {value!r}{hint and '; ' + hint}")
+    return float(value)
+
+
+def choice(name: str, value, allowed) -> str:
+    """Return `value` if it is one of `allowed`, else raise InputError with the nearest one."""
+    if value not in allowed:
+        raise InputError(f"{name} must be one of {', '.join(map(str, allowed))}, got {value!r}{nearest(value, allowed)}")
+    return value
+
+
+def nearest(word, allowed) -> str:
+    """Return "; did you mean X?" for the allowed word closest to `word`, or "" if none is close."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(str(word), [str(a) for a in allowed], n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""
