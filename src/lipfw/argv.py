@@ -1,0 +1,67 @@
+"""Spell the command line for Hydra 1.3: flags first, and A..B ranges as Hydra's own."""
+import re
+from pathlib import Path
+
+from lipfw.errors import InputError
+
+_SPAN = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(\d+))?")
+_WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd",
+               "--experimental-rerun", "--info", "-i", "--shell-completion", "-sc"}
+_CHOICES = {"--info", "-i"}     # the value may be left out
+
+
+def expand(override: str) -> str:
+    """Return an override with its A..B and A..B..STEP spans written out; both ends belong to the span.
+
+    >>> expand("seed=0..9"), expand("seed=0..3,7")
+    ('seed=range(0,10,1)', 'seed=0,1,2,3,7')
+    """
+    key, _, value = override.partition("=")
+    items = value.split(",")
+    spans = [_SPAN.fullmatch(i) for i in items]
+    if not any(spans):
+        return override
+    out = []
+    for item, m in zip(items, spans, strict=True):
+        if m is None:
+            out.append(item)
+            continue
+        first, last, step = int(m[1]), int(m[2]), int(m[3] or 1)
+        if step == 0:
+            raise InputError(f"{override}: the step of a range must be at least 1, got 0")
+        sign = -1 if first > last else 1
+        if len(items) == 1:     # short in multirun.yaml
+            return f"{key}=range({first},{last + sign},{sign * step})"
+        out += map(str, range(first, last + sign, sign * step))
+    return f"{key}={','.join(out)}"
+
+
+def normalise(argv: list[str], experiments: Path | None = None) -> list[str]:
+    """Return the arguments as Hydra 1.3 takes them. Raises InputError for a span without -m.
+
+    Hydra's parser refuses overrides on both sides of a flag (`a=1 -m b=2`), so flags go first. `experiments` is searched
+    for the config that -cn names, unless --config-dir is given.
+
+    >>> normalise(["task=denoise", "-m", "seed=0..1"])
+    ['-m', 'task=denoise', 'seed=range(0,2,1)']
+    """
+    flags, overrides, rest = [], [], list(argv)
+    while rest:
+        word = rest.pop(0)
+        if word in _WITH_VALUE:
+            flags.append(word)
+            if rest and not (word in _CHOICES and ("=" in rest[0] or rest[0].startswith("-"))):
+                flags.append(rest.pop(0))
+        elif word.startswith("-"):
+            flags.append(word)
+        else:
+            overrides.append(word)
+    multirun = any(f in ("-m", "--multirun") for f in flags) or any(o.startswith("hydra.mode=") for o in overrides)
+    for old in overrides:
+        if expand(old) != old and not multirun:
+            key, _, value = old.partition("=")
+            raise InputError(f"{old} asks for several runs: add -m to start them all, or quote it, {key}=\"'{value}'\", "
+                             "to pass the text itself")
+    if experiments is not None and not {"-cd", "--config-dir", "-cp", "--config-path"} & set(flags):
+        flags = ["--config-dir", str(experiments), *flags]
+    return flags + [expand(o) for o in overrides]

@@ -1,0 +1,107 @@
+"""What a person sees while a fit runs: how long it will take, a bar, a line per round."""
+import copy
+import time
+
+import pytorch_lightning as pl
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from lipfw.fit.restoration import Restoration
+from lipfw.fit.rounds import IterativePruning
+
+
+def spoken(seconds: float) -> str:
+    """Return a duration in words.
+
+    >>> spoken(8100)
+    '2 h 15 min'
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
+
+
+def seconds_a_step(module: Restoration, steps: int = 2) -> float:
+    """Return the time of an optimisation step, measured on a copy of the prior so that the fit is left untouched."""
+    prior = copy.deepcopy(module.prior)
+    optimizer = torch.optim.Adam(prior.unknowns(), fused=True)
+
+    def one() -> float:
+        started = time.perf_counter()
+        optimizer.zero_grad()
+        for i in range(len(module.problems)):
+            module.loss(prior(i, 0), i).backward()
+        optimizer.step()
+        if module.device.type == "cuda":
+            torch.cuda.synchronize(module.device)
+        return time.perf_counter() - started
+
+    one()       # the first step pays for memory and kernels
+    return min(one() for _ in range(steps))
+
+
+class FitProgress(pl.Callback):
+    """Announce the expected time, then show round, sparsity, loss, PSNR and time left, or a line per round.
+
+    A bar is drawn where the output is a terminal; elsewhere each round prints one line.
+    """
+
+    LONG = 3600     # seconds from which the options that shorten a run are named
+
+    def __init__(self, pruning: IterativePruning, console: Console | None = None):
+        self.pruning, self.console = pruning, console or Console()
+        self.bar: Progress | None = None
+
+    def on_fit_start(self, trainer: pl.Trainer, module: Restoration) -> None:
+        step = seconds_a_step(module)
+        rounds = trainer.max_epochs - trainer.current_epoch
+        steps = rounds * module.steps - module.step % module.steps
+        where = torch.cuda.get_device_name(module.device) if module.device.type == "cuda" else module.device.type.upper()
+        line = (f"about {spoken(step * steps)}: {rounds} round{'s' * (rounds > 1)} of {module.steps:,} steps, "
+                f"{step:.3g} s a step on this {where}")
+        if step * steps > self.LONG and module.device.type == "cpu":
+            line += "\n  shorter with image.size=128, fit.steps=, pruner.rounds=, prior.channels=32, or on a GPU"
+        self.console.print(line, highlight=False, soft_wrap=True)
+        if self.console.is_terminal:
+            self.bar = Progress(TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(),
+                                TimeRemainingColumn(compact=True), _State(), console=self.console)
+            self.bar.start()
+            done = trainer.current_epoch * module.steps + module.step % module.steps
+            self.task = self.bar.add_task("", total=trainer.max_epochs * module.steps, completed=done, state="")
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
+        if self.bar is None:
+            return
+        state = f"{1 - self.pruning.density():.1%} sparse"
+        if module.records:
+            last = module.records[-1]
+            state += f" loss {last['loss']:.2e}" + (f" {last['psnr']:.2f} dB" if last["psnr"] == last["psnr"] else "")
+        self.bar.update(self.task, completed=trainer.current_epoch * module.steps + module.step, state=state,
+                        description=f"round {trainer.current_epoch}/{trainer.max_epochs - 1}")
+
+    def on_train_epoch_end(self, trainer, module) -> None:
+        if self.bar is not None:
+            return
+        s = module.summary()
+        line = f"round {trainer.current_epoch}: sparsity {1 - self.pruning.density():.2%}, loss {s['loss']:.3e}"
+        if s["psnr_final"] == s["psnr_final"]:
+            line += f", PSNR peak {s['psnr_peak']:.2f} picked {s['psnr_picked']:.2f} final {s['psnr_final']:.2f} dB"
+        self.console.print(line, highlight=False, soft_wrap=True)
+
+    def teardown(self, trainer, module, stage) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+    def on_exception(self, trainer, module, exception) -> None:
+        self.teardown(trainer, module, "fit")
+
+
+class _State(ProgressColumn):
+    """The free text of a task, last in the line, so that a narrow terminal cuts it and nothing else."""
+
+    def render(self, task) -> Text:
+        return Text(task.fields.get("state", ""), style="cyan", no_wrap=True, overflow="ellipsis")

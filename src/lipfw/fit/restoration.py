@@ -1,0 +1,191 @@
+"""Fitting a prior to measurements: the deep image prior as a LightningModule."""
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from lipfw.errors import choice, number, whole
+from lipfw.fit.evaluation import psnr, ssim
+from lipfw.fit.stopping import WindowedVariance
+from lipfw.prior.prior import Prior
+from lipfw.problem import Problem
+
+_LOSS_TAIL = 100    # a round's loss is the mean over its last steps: one step's is noisy
+_RECORDED = ("loss", "psnr", "psnr_raw", "ssim", "variance")
+
+
+class Restoration(pl.LightningModule):
+    """min over theta of the mean over pictures of ||A(f(z + jitter; theta)) - y||^2 / m, by Adam.
+
+    Several problems share the network; each has its own code, and they are forwarded one by one: their sizes may differ
+    and batch statistics must not mix. An epoch is a round of `steps` optimisation steps; a Lightning batch is
+    `steps_per_batch` of them, so that Lightning's own cost is paid once a batch.
+
+    The restoration at step t is the running average of the outputs, x_t = s x_{t-1} + (1 - s) f_t with s = `smoothing`
+    (x_1 = f_1), or the output itself for s = 0. Three of them are kept: `peak` (the recorded step with the best PSNR:
+    an oracle), `picked` (by `WindowedVariance` over the raw outputs, no clean picture used) and `final`.
+    Steps count from 1. Metrics are taken every `log_every` steps and at the last.
+    """
+
+    def __init__(self, problems: Sequence[Problem], prior: Prior, *, steps: int = 3000, lr: float = 0.01,
+                 smoothing: float = 0.99, target: str = "degraded", window: int = 100, patience: int = 1000,
+                 log_every: int = 10, steps_per_batch: int = 50):
+        super().__init__()
+        self.automatic_optimization = False
+        self.steps = whole("fit.steps", steps, least=1)
+        self.lr = number("fit.lr", lr, 0, 10, open_low=True)
+        self.smoothing = number("fit.smoothing", smoothing, 0, 1, open_high=True)
+        self.log_every = whole("fit.log_every", log_every, least=1)
+        self.steps_per_batch = whole("fit.steps_per_batch", steps_per_batch, least=1)
+        window, patience = whole("fit.window", window, least=2), whole("fit.patience", patience, least=1)
+        if choice("fit.target", target, ("degraded", "clean")) == "clean":
+            problems = [p.noiseless() for p in problems]
+        self.problems, self.prior = list(problems), prior
+        self.operators = torch.nn.ModuleList(p.operator for p in problems)      # moves to the device with the module
+        for i, p in enumerate(problems):
+            self.register_buffer(f"target{i}", p.measurement, persistent=False)
+            for kind in ("average", "peak", "picked"):
+                self.register_buffer(f"{kind}{i}", torch.zeros(1, *p.shape))
+        self.register_buffer("peak_psnr", torch.tensor(-torch.inf))
+        self.register_buffer("peak_step", torch.tensor(0))
+        self.register_buffer("tail", torch.tensor(0.0))
+        self.variance = WindowedVariance(sum(torch.Size(p.shape).numel() for p in problems), window, patience)
+        self.step = 0                                       # steps done in this round
+        self.after_step: list[Callable[[int], None]] = []   # called with the number of steps done
+        self.records: list[dict] = []                       # of the last batch, read by callbacks at its end
+
+    # --- what Lightning calls
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.prior.unknowns(), lr=self.lr, fused=True)
+
+    def train_dataloader(self) -> list[int]:
+        return [0] * -(-self.steps // self.steps_per_batch)
+
+    def on_fit_start(self) -> None:
+        """Follow the module to its device with what only evaluation sees."""
+        self.problems = [p if p.image is None else replace(p, image=p.image.to(self.device)) for p in self.problems]
+
+    def on_train_epoch_start(self) -> None:
+        if self.step >= self.steps:
+            self.reset()
+
+    def training_step(self, batch, batch_idx) -> None:
+        pending = []
+        for _ in range(min(self.steps_per_batch, self.steps - self.step)):
+            record = self.fit_step()
+            if record is not None:
+                pending.append((self.step, record))
+            for hook in self.after_step:
+                hook(self.step)
+        # one look at the device a batch
+        self.records = [{"step": s, **{k: float(v) for k, v in zip(_RECORDED, r.tolist(), strict=True)}}
+                        for s, r in pending]
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        checkpoint["step_in_round"] = self.step
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        self.step = checkpoint["step_in_round"]
+
+    # --- the method
+
+    def loss(self, output: Tensor, index: int) -> Tensor:
+        """Return ||A(x) - y||^2 / m of one picture, divided by the number of pictures."""
+        residual = self.operators[index](output) - getattr(self, f"target{index}")
+        return residual.square().mean() / len(self.problems)
+
+    def objective(self) -> Tensor:
+        """Return the whole loss at the next step's jitter, with its graph: what pruners at initialisation look at."""
+        return sum(self.loss(self.prior(i, self.step), i) for i in range(len(self.problems)))
+
+    def fit_step(self) -> Tensor | None:
+        """Do one optimisation step; returns the recorded numbers of the step if it is one to record."""
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        optimizer.zero_grad(set_to_none=True)
+        outputs, losses = [], []
+        for i in range(len(self.problems)):
+            output = self.prior(i, self.step)
+            loss = self.loss(output, i)
+            loss.backward()                 # picture by picture: one graph in memory at a time
+            outputs.append(output.detach())
+            losses.append(loss.detach())
+        optimizer.step()
+        self.step += 1
+        return self.follow(outputs, sum(losses))
+
+    @torch.no_grad()
+    def follow(self, outputs: Sequence[Tensor], loss: Tensor) -> Tensor | None:
+        """Update average, pick, peak and the round's loss after a step; returns the numbers to record, if any."""
+        n = range(len(self.problems))
+        for i, output in enumerate(outputs):
+            getattr(self, f"average{i}").lerp_(output, 1.0 if self.step == 1 else 1 - self.smoothing)
+        restored = [getattr(self, f"average{i}") for i in n]
+        self._keep("picked", restored, self.variance.update(outputs, self.step))
+        if self.step > self.steps - _LOSS_TAIL:
+            self.tail += loss
+        if self.step % self.log_every and self.step != self.steps:
+            return None
+        value = self.mean(psnr, restored)
+        better = value > self.peak_psnr
+        self._keep("peak", restored, better)
+        self.peak_psnr.copy_(torch.where(better, value, self.peak_psnr))
+        self.peak_step.copy_(torch.where(better, self.step, self.peak_step))
+        raw = self.mean(psnr, outputs) if self.smoothing else value
+        return torch.stack([loss, value, raw, self.mean(ssim, restored), self.variance.variance.float()])
+
+    def mean(self, metric: Callable, pictures: Sequence[Tensor]) -> Tensor:
+        """Return the mean of a metric over the pictures."""
+        return torch.stack([metric(p, x) for p, x in zip(self.problems, pictures, strict=True)]).mean()
+
+    def _keep(self, kind: str, pictures: Sequence[Tensor], where: Tensor) -> None:
+        for i, x in enumerate(pictures):
+            kept = getattr(self, f"{kind}{i}")
+            kept.copy_(torch.where(where, x, kept))
+
+    # --- rounds
+
+    def reset(self) -> None:
+        """Start a round: no steps done, no averages, no picks."""
+        self.step = 0
+        self.variance.reset()
+        self.peak_psnr.fill_(-torch.inf)
+        for buffer in (self.peak_step, self.tail):
+            buffer.zero_()
+
+    def snapshot(self) -> dict:
+        """Return a copy of what a rewind goes back to: the network with its buffers, and the optimiser."""
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        return copy.deepcopy({"network": self.prior.network.state_dict(), "optimizer": optimizer.state_dict()})
+
+    def rewind(self, snapshot: dict) -> None:
+        """Go back to a snapshot, for a whole new round: the averages and picks start empty."""
+        self.prior.network.load_state_dict(snapshot["network"])
+        self.optimizers(use_pl_optimizer=False).load_state_dict(copy.deepcopy(snapshot["optimizer"]))
+        self.reset()
+
+    def pictures(self, kind: str) -> list[Tensor]:
+        """Return the restorations (1, C, H, W) of the round so far, one a problem: kind is peak, picked or final."""
+        return [getattr(self, f"{'average' if kind == 'final' else kind}{i}") for i in range(len(self.problems))]
+
+    def summary(self) -> dict:
+        """Return the round's numbers: loss (mean of its last 100 steps), PSNR in dB and SSIM of each restoration, steps.
+
+        Means over the pictures; NaN where no clean picture is known. With several pictures, `images` has each one's.
+        """
+        kinds = ("peak", "picked", "final")
+        each = [{f"{name}_{kind}": float(metric(p, self.pictures(kind)[i]))
+                 for name, metric in (("psnr", psnr), ("ssim", ssim)) for kind in kinds}
+                for i, p in enumerate(self.problems)]
+        peak_step = int(self.peak_step) or float("nan")
+        if not int(self.peak_step):
+            each = [{k: float("nan") if k.endswith("_peak") else v for k, v in e.items()} for e in each]
+        out = {"loss": float(self.tail) / min(_LOSS_TAIL, self.steps)}
+        out |= {k: sum(e[k] for e in each) / len(each) for k in each[0]}
+        out |= {"step_peak": peak_step, "step_picked": int(self.variance.step)}
+        if len(each) > 1:
+            out["images"] = {p.name: e for p, e in zip(self.problems, each, strict=True)}
+        return out

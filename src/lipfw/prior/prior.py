@@ -1,0 +1,72 @@
+"""A prior: a network, and the code z that it turns into a picture."""
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lipfw.errors import number
+from lipfw.streams import stream
+
+
+class Prior(nn.Module):
+    """f(z; theta) for one or more pictures: one network, a code z for each picture, weights unknown.
+
+    The network's output passes through a sigmoid (which is part of the prior and not of the network, so that pruners may
+    look at the unsquashed output) and is cut to the picture's size, evenly on all sides: a network that needs multiples
+    of some size makes more than is asked for, and what is cut off meets no loss.
+
+    `shapes` are (C, H, W) of the pictures, `codes` their (1, c, h, w) inputs, `jitter` the standard deviation of the
+    Gaussian noise added to the code at each step. `architecture` tells which network it is, for tickets.
+    """
+
+    def __init__(self, network: nn.Module, codes: Sequence[Tensor], shapes: Sequence[tuple[int, int, int]], *,
+                 jitter: float = 0.0, seed: int = 0, architecture: Mapping | None = None):
+        super().__init__()
+        self.network = network
+        self.shapes = [tuple(s) for s in shapes]
+        self.jitter = number("prior.jitter", jitter, 0, 10)
+        self.seed = seed
+        self.architecture = dict(architecture or {})
+        for i, code in enumerate(codes):        # derived from the seed: no need to store them in checkpoints
+            self.register_buffer(f"code{i}", code, persistent=False)
+
+    def code(self, index: int = 0, step: int | None = None) -> Tensor:
+        """Return the code of a picture, with the jitter of an optimisation step if one is named."""
+        z = getattr(self, f"code{index}")
+        if step is None or not self.jitter:
+            return z
+        noise = torch.empty_like(z).normal_(generator=stream(self.seed, f"jitter {index}", step, z.device))
+        return torch.add(z, noise, alpha=self.jitter)
+
+    def forward(self, index: int = 0, step: int | None = None) -> Tensor:
+        """Return the picture (1, C, H, W) in (0, 1) that the network makes of a code."""
+        picture = torch.sigmoid(self.network(self.code(index, step)))
+        _, h, w = self.shapes[index]
+        top, left = (picture.shape[2] - h) // 2, (picture.shape[3] - w) // 2
+        return picture[:, :, top:top + h, left:left + w]
+
+    def unknowns(self) -> list[nn.Parameter]:
+        """Return what the fit may change: the network's weights."""
+        return list(self.network.parameters())
+
+
+def uniform_code(channels: int, height: int, width: int, seed: int, index: int) -> Tensor:
+    """Return z ~ U(0, 0.1) of shape (1, channels, height, width), the deep image prior's input."""
+    return torch.rand(1, channels, height, width, generator=stream(seed, f"code {index}")) * 0.1
+
+
+def round_up(size: int, multiple: int) -> int:
+    """Return the next multiple.
+
+    >>> round_up(33, 32)
+    64
+    """
+    return -(-size // multiple) * multiple
+
+
+def one_channel_count(shapes: Sequence[tuple[int, int, int]]) -> int:
+    """Return the number of channels that all pictures have; ValueError if they differ."""
+    counts = {s[0] for s in shapes}
+    if len(counts) != 1:
+        raise ValueError(f"one network can't make pictures of {sorted(counts)} channels")
+    return counts.pop()

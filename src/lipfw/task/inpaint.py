@@ -1,0 +1,53 @@
+"""Inpainting: some pixels are missing."""
+from pathlib import Path
+
+import torch
+
+from lipfw.errors import InputError, number
+from lipfw.image.picture import Picture
+from lipfw.image.read import read
+from lipfw.problem import Problem
+from lipfw.streams import stream
+from lipfw.task.operators import Hide
+
+
+class Inpaint:
+    """Hide pixels at random (each with probability `missing`), or where the picture at path `mask` is darker than half.
+
+    `per_channel` draws the random mask for each colour channel on its own, as the published code does. A picture that
+    is degraded already needs `mask`. Raises InputError for a mask of another size or one that hides everything.
+    """
+
+    def __init__(self, missing: float = 0.5, per_channel: bool = False, mask: str | None = None, seed: int = 0):
+        self.missing = number("task.missing", missing, 0, 1, open_high=True, hint="it is the fraction that is hidden")
+        self.per_channel, self.mask, self.seed = per_channel, mask, seed
+
+    def __call__(self, picture: Picture) -> Problem:
+        """Return the problem of one picture; the loss is taken on the known pixels, with zeros for the rest."""
+        x = picture.pixels
+        known = self._from_file(picture) if self.mask else self._random(picture)
+        if not known.any():
+            raise InputError(f"{self.mask or 'the random mask'} hides the whole picture; "
+                             + ("white marks the known pixels" if self.mask else "lower task.missing"))
+        operator = Hide(known.float())
+        return Problem(picture.name, tuple(x.shape[1:]), operator, operator(x), None if picture.degraded else x)
+
+    def _random(self, picture: Picture) -> torch.Tensor:
+        if picture.degraded:
+            raise InputError("task=inpaint with image.degraded=true needs task.mask=PATH: a grey picture, white where "
+                             "a pixel is known and black where it is missing")
+        _, c, h, w = picture.pixels.shape
+        draw = torch.rand(1, c if self.per_channel else 1, h, w, generator=stream(self.seed, f"mask {picture.name}"))
+        return draw >= self.missing
+
+    def _from_file(self, picture: Picture) -> torch.Tensor:
+        mask = read(Path(self.mask))
+        have, want = tuple(mask.pixels.shape[2:]), tuple(picture.pixels.shape[2:])
+        if have != want:
+            raise InputError(f"task.mask={self.mask} is {have[1]}x{have[0]} pixels, the picture {want[1]}x{want[0]}; "
+                             "give a mask of the picture's size" + self._size_hint(have, want))
+        return mask.pixels.mean(1, keepdim=True) >= 0.5
+
+    @staticmethod
+    def _size_hint(have, want) -> str:
+        return " (image.size and image.fit_size=crop change the picture, not the mask)" if have > want else ""

@@ -1,0 +1,131 @@
+"""A ticket on disk: which weights are kept, and where the weights they start from lie.
+
+A ticket file `round_07.safetensors` holds one bit a prunable weight (276 kB for the full hourglass) and text metadata.
+The weights that every round starts from are the same for a whole run and lie once beside them, in
+`initial.safetensors`; the ticket knows their checksum.
+"""
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from lipfw.errors import InputError
+from lipfw.files import write_atomic
+from lipfw.mask import Mask
+
+FORMAT, VERSION = "lipfw-ticket", 1
+INITIAL = "initial.safetensors"
+
+
+def checksum(state: Mapping[str, Tensor]) -> str:
+    """Return the sha256 of a state dict: names, shapes and bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """A mask with what is needed to replay it: `about` holds architecture, round, pruner, seed, task, image, initial.
+
+    `architecture` is a JSON object; `initial` the checksum of the weights it starts from; all other values are text.
+    """
+
+    mask: Mask
+    about: Mapping[str, str] = field(default_factory=dict)
+
+    def save(self, path: Path) -> None:
+        """Write the ticket in one step; equal tickets make equal files."""
+        packed = {n: torch.from_numpy(np.packbits(m.cpu().numpy().reshape(-1))) for n, m in self.mask.items()}
+        header = {"version": VERSION, "density": self.mask.density, "kept": self.mask.count, "total": self.mask.total,
+                  "shapes": {n: list(m.shape) for n, m in self.mask.items()}, "about": dict(self.about)}
+        metadata = {FORMAT: json.dumps(header)}     # one entry: safetensors writes several in random order
+        write_atomic(path, lambda p: save_file(packed, p, metadata=metadata))
+
+    @staticmethod
+    def load(path: Path) -> "Ticket":
+        """Read a ticket file. Raises InputError for a missing, corrupt or foreign file."""
+        path = Path(path)
+        if not path.is_file():
+            raise InputError(f"no ticket at {path}; give a file such as tickets/round_07.safetensors of a finished run")
+        try:
+            with safe_open(path, "pt") as f:
+                metadata = dict(f.metadata() or {})
+                packed = {n: f.get_tensor(n) for n in f.keys()}
+        except (SafetensorError, OSError) as e:
+            raise InputError(f"{path} is not a readable ticket ({e}); it may be cut off: copy it again") from None
+        if FORMAT not in metadata:
+            raise InputError(f"{path} is a safetensors file but no lipfw ticket; tickets lie in the tickets/ folder "
+                             "of a run as round_NN.safetensors")
+        try:
+            header = json.loads(metadata[FORMAT])
+            if header["version"] != VERSION:
+                raise InputError(f"{path} has ticket format {header['version']}, this lipfw reads {VERSION}; "
+                                 "find the ticket again or use the lipfw that wrote it")
+            mask = Mask({n: _unpack(packed[n], shape) for n, shape in header["shapes"].items()})
+            sound = (mask.count, mask.total) == (header["kept"], header["total"])
+            about = {str(k): str(v) for k, v in header["about"].items()}
+        except InputError:
+            raise
+        except (KeyError, ValueError, TypeError, AttributeError):
+            sound = False
+        if not sound:
+            raise InputError(f"{path} is damaged: its masks do not match its own header; copy it again")
+        return Ticket(mask, about)
+
+    def initial(self, path: Path) -> dict[str, Tensor]:
+        """Return the weights this ticket starts from, read from the file beside the ticket at `path`.
+
+        Raises InputError if they are missing or belong to another run.
+        """
+        beside = Path(path).parent / INITIAL
+        remedy = "copy it from the run that found the ticket, or use pruner.init=fresh to take the mask alone"
+        if not beside.is_file():
+            raise InputError(f"the ticket's initial weights {beside} are missing; {remedy}")
+        try:
+            state = load_file(beside)
+        except (SafetensorError, OSError) as e:
+            raise InputError(f"{beside} is not readable ({e}); {remedy}") from None
+        if checksum(state) != self.about.get("initial"):
+            raise InputError(f"{beside} holds other weights than the ticket {Path(path).name} starts from; {remedy}")
+        return state
+
+
+def save_initial(folder: Path, state: Mapping[str, Tensor]) -> str:
+    """Write the weights that the tickets of a folder start from, in one step; returns their checksum."""
+    state = {n: t.detach().cpu().contiguous() for n, t in state.items()}
+    write_atomic(Path(folder) / INITIAL, lambda p: save_file(state, p))
+    return checksum(state)
+
+
+def tickets_in(path: Path) -> list[Path]:
+    """Return the ticket files that a path names: the file itself, or a folder's round_*.safetensors in order.
+
+    The folder may also be the run's own, with `tickets/` in it. Raises InputError if there is none.
+    """
+    path = Path(path)
+    if path.is_dir():
+        folder = path / "tickets" if (path / "tickets").is_dir() else path
+        found = sorted(folder.glob("round_*.safetensors"))
+        if not found:
+            raise InputError(f"no round_*.safetensors in {folder}; give the tickets/ folder of a run with pruner=imp")
+        return found
+    return [path]
+
+
+def _unpack(packed: Tensor, shape: list[int]) -> Tensor:
+    """Return the boolean tensor of a shape from its packed bits; ValueError if the bytes are not that many."""
+    n = int(np.prod(shape))
+    if packed.dtype != torch.uint8 or packed.numel() != (n + 7) // 8:
+        raise ValueError("wrong number of bits")
+    return torch.from_numpy(np.unpackbits(packed.numpy(), count=n).astype(bool)).reshape(shape)
