@@ -74,8 +74,9 @@ def compare(plain: Path, runs: Path) -> None:
         rows.append((max(a), max(b)))
         print(f"seed {seed}: lipfw {max(a):.2f} dB at {10 * (1 + int(np.argmax(a)))}, "
               f"plain loop {max(b):.2f} dB at {10 * (1 + int(np.argmax(b)))}; "
-              f"largest gap of the curves from step 300 on {max(abs(x - y) for x, y in list(zip(a, b))[29:]):.2f} dB")
-    a, b = zip(*rows)
+              f"largest gap of the curves from step 300 on "
+              f"{max(abs(x - y) for x, y in zip(a[29:], b[29:], strict=True)):.2f} dB")
+    a, b = zip(*rows, strict=True)
     print(f"mean peak: lipfw {statistics.mean(a):.3f}, plain loop {statistics.mean(b):.3f} dB, "
           f"difference {statistics.mean(a) - statistics.mean(b):+.3f} dB over {len(rows)} seeds")
 

@@ -258,6 +258,19 @@ def test_one_wrong_bit_in_a_png_is_refused(tmp_path, depth, channels):
     fails("x.png|damaged", read, tmp_path / "x.png")
 
 
+@pytest.mark.parametrize("change", ["checksum", "no end"])
+def test_an_8_bit_png_is_checked_beyond_what_pillow_loads(tmp_path, change):
+    Image.fromarray(levels()).save(tmp_path / "x.png")
+    data = bytearray((tmp_path / "x.png").read_bytes())
+    if change == "checksum":
+        data[-13] ^= 1  # the last byte of the pixels' CRC, before the 12 bytes of IEND
+    else:
+        del data[-12:]
+    (tmp_path / "x.png").write_bytes(data)
+    Image.open(tmp_path / "x.png").load()  # Pillow alone takes both
+    fails("x.png|damaged", read, tmp_path / "x.png")
+
+
 @pytest.mark.parametrize("kind", ["png", "16.png", "tif", "16.tif"])
 def test_the_limit_is_checked_before_decoding(tmp_path, kind, monkeypatch, recwarn):
     """The files claim 60000 x 50000 pixels and hold next to none: decoding them would fail otherwise."""

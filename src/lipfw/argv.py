@@ -39,8 +39,8 @@ def expand(override: str) -> str:
 def normalise(argv: list[str], experiments: Path | None = None) -> list[str]:
     """Return the arguments as Hydra 1.3 takes them. Raises InputError for a span without -m.
 
-    Hydra's parser refuses overrides on both sides of a flag (`a=1 -m b=2`), so flags go first. `experiments` is searched
-    for the config that -cn names, unless --config-dir is given.
+    Hydra's parser refuses overrides on both sides of a flag (`a=1 -m b=2`), so flags go first. `experiments` is
+    searched for the config that -cn names, unless --config-dir is given.
 
     >>> normalise(["task=denoise", "-m", "seed=0..1"])
     ['-m', 'task=denoise', 'seed=range(0,2,1)']
@@ -60,8 +60,8 @@ def normalise(argv: list[str], experiments: Path | None = None) -> list[str]:
     for old in overrides:
         if expand(old) != old and not multirun:
             key, _, value = old.partition("=")
-            raise InputError(f"{old} asks for several runs: add -m to start them all, or quote it, {key}=\"'{value}'\", "
-                             "to pass the text itself")
+            raise InputError(f"{old} asks for several runs: add -m to start them all, or quote it, "
+                             f"{key}=\"'{value}'\", to pass the text itself")
     if experiments is not None and not {"-cd", "--config-dir", "-cp", "--config-path"} & set(flags):
         flags = ["--config-dir", str(experiments), *flags]
     return flags + [expand(o) for o in overrides]

@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from hydra.types import RunMode
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from lipfw.argv import normalise
@@ -26,6 +28,7 @@ def _shipped(name: str) -> Path:
 
 
 CONF, EXPERIMENTS = _shipped("conf"), _shipped("experiments")
+_KEYS = {"task", "image", "prior", "pruner", "fit", "trainer", "logger", "protocol", "seed", "name", "out"}
 _failed: list[str] = []     # mistakes of this process's runs, already told
 _typed: list[str] = []      # the arguments as the user gave them
 
@@ -33,6 +36,9 @@ _typed: list[str] = []      # the arguments as the user gave them
 def run(cfg: DictConfig) -> dict | None:
     """Do one run, unless it is finished; a user's mistake is told at once in one line and the sweep goes on."""
     try:
+        if surplus := sorted(cfg.keys() - _KEYS):
+            raise InputError(f"{surplus[0]} is no option; an option of your own belongs into a group, e.g. "
+                             f"+task.{surplus[0]}=")
         folder = run_folder(cfg)
         if (folder / "result.json").exists():
             print(f"already finished: {folder}", flush=True)   # before torch is imported: a sweep skips in no time
@@ -44,9 +50,8 @@ def run(cfg: DictConfig) -> dict | None:
         message = explain(e)
         if message is None:
             raise
-        overrides = hydra.core.hydra_config.HydraConfig.get().overrides.task
-        several = hydra.core.hydra_config.HydraConfig.get().mode == hydra.types.RunMode.MULTIRUN
-        _tell(f"[{' '.join(overrides)}] {message}" if several else message)
+        job = HydraConfig.get()
+        _tell(f"[{' '.join(job.overrides.task)}] {message}" if job.mode == RunMode.MULTIRUN else message)
         _failed.append(message)
         raise
 
@@ -72,7 +77,7 @@ def main() -> None:
 
 
 def explain(error: BaseException) -> str | None:
-    """Return the one line that tells a user's mistake, or None for an error of the program, which keeps its traceback."""
+    """Return the one line that tells a user's mistake, None for an error of the program: that keeps its traceback."""
     chain, seen = [], error
     while seen is not None and seen not in chain:
         chain.append(seen)
@@ -101,34 +106,28 @@ def _config_mistake(error: Exception, chain: list[BaseException]) -> str | None:
         allowed = sorted(p.stem for p in EXPERIMENTS.glob("*.yaml"))
         return f"no experiment {m[1]}; there are {', '.join(allowed)}{nearest(m[1], allowed)}"
     if m := re.search(r"Could not (?:override|append to config)[^']*'\+*([^'=]+)", text):
-        return _unknown_key(m[1])
-    if m := re.search(r"Missing mandatory value: ([\w.]+)|Structured config .*missing.*full_key: ([\w.]+)", text):
-        key = m[1] or m[2]
-        return f"{key} must be given: {key}=..."
+        return _unknown(m[1])
+    if m := re.search(r"unexpected keyword argument '(\w+)'.*full_key: (\w+)", text, re.DOTALL):
+        return _unknown(f"{m[2]}.{m[1]}")
+    if m := re.search(r"Missing mandatory value.*full_key: ([\w.]+)", text, re.DOTALL):
+        return f"{m[1]} must be given: {m[1]}=..."
     if isinstance(error, (OverrideParseException, ConfigCompositionException)):
-        return " ".join(str(error).split("\n")[0].split())
+        return " ".join(str(error).split("\n")[0].split()) + "; options are written name=value"
     return None
 
 
-def _unknown_key(key: str) -> str:
-    """Return the line for an option that does not exist, with those that do."""
-    overrides = [a for a in sys.argv[1:] if re.fullmatch(r"\w+=\w+", a) and (CONF / a.split("=")[0]).is_dir()]
-    from hydra.core.global_hydra import GlobalHydra
-
-    GlobalHydra.instance().clear()
-    try:
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = hydra.compose("config", overrides)
-    except Exception:
-        return f"{key} is no option"
-    parent, _, _ = key.rpartition(".")
-    node = OmegaConf.select(cfg, parent) if parent else cfg
-    if node is None or not OmegaConf.is_dict(node):
-        parent, node = "", cfg
-    allowed = [f"{parent}.{k}".lstrip(".") for k in node if not str(k).startswith("_")]
-    every = [f"{group}.{k}" for group, v in cfg.items() if OmegaConf.is_dict(v) for k in v if not k.startswith("_")]
-    hint = nearest(key, allowed) or nearest(key, every)
-    return f"{key} is no option{hint or '; ' + (parent or 'lipfw') + ' has ' + ', '.join(allowed)}"
+def _unknown(key: str) -> str:
+    """Return the line for an option that does not exist, with the nearest that does."""
+    group, _, name = key.partition(".")
+    homes = sorted(p.stem for p in (CONF / group).glob("[!_]*.yaml")
+                   if name and re.search(rf"^ *{re.escape(name)}:", p.read_text(), re.MULTILINE))
+    if homes:
+        return f"{key} is an option of {' or '.join(f'{group}={h}' for h in homes)}, which is not chosen here"
+    files = [CONF / "config.yaml", *CONF.glob(f"{group}/*.yaml")]
+    here = {m for f in files for m in re.findall(r"^ *([a-z]\w*):", f.read_text(), re.MULTILINE)}
+    groups = {p.parent.name for p in CONF.glob("*/*.yaml")} | {"seed", "name", "out"}
+    every = [f"{group}.{m}" for m in sorted(here)] if name and group in groups else sorted(groups)
+    return f"{key} is no option{nearest(key, every) or f'; there are {chr(44).join(every)}'}"
 
 
 def _tell(message: str) -> None:
@@ -136,13 +135,16 @@ def _tell(message: str) -> None:
 
 
 class _Filter:
-    """Standard error without the line that Hydra writes before each failed run: our own line tells more."""
+    """Standard error without what tells a user nothing: Hydra's line before our own on a failed run, and a remark of
+    wandb on a setting that Lightning passes."""
+
+    _DROPPED = ("Error executing job with overrides:", "The anonymous setting has no effect")
 
     def __init__(self, stream):
         self._stream = stream
 
     def write(self, text: str) -> int:
-        return len(text) if text.startswith("Error executing job with overrides:") else self._stream.write(text)
+        return len(text) if any(d in text for d in self._DROPPED) else self._stream.write(text)
 
     def __getattr__(self, name):
         return getattr(self._stream, name)

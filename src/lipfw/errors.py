@@ -34,7 +34,8 @@ def number(name: str, value, low: float, high: float, *, open_low: bool = False,
 def choice(name: str, value, allowed) -> str:
     """Return `value` if it is one of `allowed`, else raise InputError with the nearest one."""
     if value not in allowed:
-        raise InputError(f"{name} must be one of {', '.join(map(str, allowed))}, got {value!r}{nearest(value, allowed)}")
+        names = ", ".join(map(str, allowed))
+        raise InputError(f"{name} must be one of {names}, got {value!r}{nearest(value, allowed)}")
     return value
 
 

@@ -18,7 +18,8 @@ def identity(cfg: DictConfig) -> dict:
     Files that are named (a picture, a mask, tickets) count by their content: the same command on a changed picture is
     another run, and a copy elsewhere is the same.
     """
-    options = {k: v for k, v in OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True).items() if k not in _IRRELEVANT}
+    options = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    options = {k: v for k, v in options.items() if k not in _IRRELEVANT}
     options["fit"] = {k: v for k, v in options["fit"].items() if k not in _IRRELEVANT_FIT}
     return _by_content(options)
 
@@ -34,7 +35,8 @@ def label_parts(cfg: DictConfig) -> list[str]:
 def run_folder(cfg: DictConfig) -> Path:
     """Return <out>/<name>/<task>-<image>-<prior>-<pruner>-s<seed>-<8 hex digits of the hash of `identity`>."""
     text = json.dumps(identity(cfg), sort_keys=True, default=str)
-    return Path(str(cfg.out)) / str(cfg.name) / f"{'-'.join(label_parts(cfg))}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    digits = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return Path(str(cfg.out)) / str(cfg.name) / "-".join([*label_parts(cfg), digits])
 
 
 def _module(node: DictConfig) -> str:

@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import Logger
 
+from lipfw.errors import InputError
 from lipfw.files import append_jsonl, read_jsonl, write_jsonl
 from lipfw.fit.restoration import Restoration
 from lipfw.fit.rounds import IterativePruning
@@ -52,6 +53,9 @@ class Recorder(pl.Callback):
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
         round_ = trainer.current_epoch
+        if module.records and not math.isfinite(module.records[-1]["loss"]):
+            raise InputError(f"the fit diverged in round {round_} before step {module.records[-1]['step']}: its loss "
+                             f"is no longer finite; use a smaller fit.lr than {module.lr:g}")
         append_jsonl(self.steps, [{"round": round_, **_plain(r)} for r in module.records])
         if trainer.logger is not None:
             for r in module.records:

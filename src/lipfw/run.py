@@ -3,8 +3,10 @@ import json
 import logging
 import os
 import platform
+import shutil
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -32,8 +34,9 @@ from lipfw.recorder import Recorder
 def run(cfg: DictConfig, command: str | None = None) -> dict:
     """Do one run, or take it up where it was killed; returns its result. A finished run returns at once.
 
-    `command` is what the user typed, for result.json. Results lie in `run_folder(cfg)`: config.yaml, steps.jsonl, rounds.jsonl, restored pictures, tickets and, written
-    last, result.json. Nothing is written before the whole config has proved sound.
+    Results lie in `run_folder(cfg)`: config.yaml, steps.jsonl, rounds.jsonl, restored pictures, tickets and, written
+    last, result.json. Nothing is written before the whole config has proved sound. `command` is what the user typed,
+    for result.json.
     """
     started = time.monotonic()
     cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
@@ -107,7 +110,7 @@ def _finish(folder: Path, cfg: DictConfig, recorder: Recorder, problems: list[Pr
     for i, p in enumerate(problems):
         picture = recorder.picture_name(best, i)
         suffix = f"-{p.name}" if len(problems) > 1 else ""
-        write_atomic(folder / f"restored{suffix}.png", lambda f, b=(folder / picture).read_bytes(): f.write_bytes(b))
+        write_atomic(folder / f"restored{suffix}.png", partial(shutil.copyfile, folder / picture))
         restored = read(folder / picture).pixels
         view = p.operator.cpu().view(p.measurement.cpu())
         degraded.append({"psnr": float(psnr(p, view)), "ssim": float(ssim(p, view))})
@@ -129,7 +132,7 @@ def _finish(folder: Path, cfg: DictConfig, recorder: Recorder, problems: list[Pr
 
 
 def _panels(problem: Problem, view: torch.Tensor, restored: torch.Tensor, view_psnr: float) -> list:
-    """Return compare.png's panels: clean if known, degraded, restored, error (x4; change from the view if not known)."""
+    """Return compare.png's panels: clean, degraded, restored, error x4; what is not known is left out."""
     x = problem.image.cpu() if problem.image is not None else None
     if x is None:
         return [("degraded", view), ("restored", restored), ("change x4", ((restored - view).abs() * 4).clamp(0, 1))]

@@ -25,7 +25,7 @@ def stream(seed: int, purpose: str, step: int = 0, device: torch.device | str = 
 
 @contextlib.contextmanager
 def global_stream(seed: int, purpose: str) -> Iterator[None]:
-    """Seed torch's global CPU generator inside the block and restore it after: for torch's own weight initialisation."""
+    """Seed torch's global CPU generator inside the block and restore it after: for torch's own initialisation."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(stream_seed(seed, purpose))
         yield

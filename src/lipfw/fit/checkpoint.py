@@ -10,7 +10,8 @@ from lipfw.files import write_atomic
 class Checkpoint(pl.Callback):
     """Save `path` at the end of each round and, inside a round, whenever `seconds` have passed since the last.
 
-    Give it to the Trainer last: what other callbacks write to disk must be there before the checkpoint that counts on it.
+    Give it to the Trainer last: what other callbacks write to disk must be there before the checkpoint that counts on
+    it.
     """
 
     def __init__(self, path: Path, seconds: float = 60.0):

@@ -59,7 +59,8 @@ class FitProgress(pl.Callback):
         step = seconds_a_step(module)
         rounds = trainer.max_epochs - trainer.current_epoch
         steps = rounds * module.steps - module.step % module.steps
-        where = torch.cuda.get_device_name(module.device) if module.device.type == "cuda" else module.device.type.upper()
+        kind = module.device.type
+        where = torch.cuda.get_device_name(module.device) if kind == "cuda" else kind.upper()
         line = (f"about {spoken(step * steps)}: {rounds} round{'s' * (rounds > 1)} of {module.steps:,} steps, "
                 f"{step:.3g} s a step on this {where}")
         if step * steps > self.LONG and module.device.type == "cpu":

@@ -172,7 +172,7 @@ class Restoration(pl.LightningModule):
         return [getattr(self, f"{'average' if kind == 'final' else kind}{i}") for i in range(len(self.problems))]
 
     def summary(self) -> dict:
-        """Return the round's numbers: loss (mean of its last 100 steps), PSNR in dB and SSIM of each restoration, steps.
+        """Return the round's numbers: loss (mean of its last 100 steps), PSNR in dB, SSIM and step of each picture.
 
         Means over the pictures; NaN where no clean picture is known. With several pictures, `images` has each one's.
         """

@@ -79,7 +79,7 @@ def _decode(path: Path, start: bytes, max_pixels: int) -> tuple[np.ndarray, int]
             return tiff.decode(path, path.read_bytes(), max_pixels)
         if image.format == "PNG":
             with Image.open(path) as file:
-                file.verify()  # the checksums, and that the end is there; loading looks at neither
+                file.verify()  # all checksums and the end, which loading does not look at
             depth, colour_type = png16.header(start)
             if depth == 16:
                 array = png16.decode(path.read_bytes(), image.info.get("transparency"))

@@ -11,9 +11,9 @@ from lipfw.streams import stream
 class Prior(nn.Module):
     """f(z; theta) for one or more pictures: one network, a code z for each picture, weights unknown.
 
-    The network's output passes through a sigmoid (which is part of the prior and not of the network, so that pruners may
-    look at the unsquashed output) and is cut to the picture's size, evenly on all sides: a network that needs multiples
-    of some size makes more than is asked for, and what is cut off meets no loss.
+    The network's output passes through a sigmoid (part of the prior and not of the network, so that pruners may look at
+    the unsquashed output) and is cut to the picture's size, evenly on all sides: a network that needs multiples of some
+    size makes more than is asked for, and what is cut off meets no loss.
 
     `shapes` are (C, H, W) of the pictures, `codes` their (1, c, h, w) inputs, `jitter` the standard deviation of the
     Gaussian noise added to the code at each step. `architecture` tells which network it is, for tickets.

@@ -71,7 +71,7 @@ class Downsample(nn.Module):
 
 
 def _matrix(factor: int, size: int) -> Tensor:
-    """Return the (size / factor, size) matrix that filters by `lanczos2` with replicated edges and keeps each factor-th."""
+    """Return the (size / factor, size) matrix: filter by `lanczos2` with replicated edges, keep each factor-th."""
     taps = lanczos2(factor)
     first = -math.floor((len(taps) - factor) / 2)          # centre of the window = centre of the `factor` pixels
     matrix = torch.zeros(size // factor, size, dtype=torch.float64)
