@@ -99,7 +99,7 @@ class Recorder(pl.Callback):
         (self.folder / "restored").mkdir(exist_ok=True)
         for i, x in enumerate(module.pictures("picked")):
             p = self.pictures[i]
-            write_png(self.folder / self.picture_name(round_, i), x.cpu(), _alpha(p, x.shape), p.bits)
+            write_png(self.folder / self.picture_name(round_, i), x.cpu(), alpha_like(p, x.shape), p.bits)
 
     def _ticket(self, round_: int, module: Restoration) -> None:
         if min(self.pruning.schedule.densities) >= 1:
@@ -123,7 +123,7 @@ class Recorder(pl.Callback):
                              caption=[f"{caption}, {p.name}" for p in self.pictures])
 
 
-def _alpha(picture: Picture, shape: torch.Size) -> torch.Tensor | None:
+def alpha_like(picture: Picture, shape: torch.Size) -> torch.Tensor | None:
     """Return the picture's transparency at the size of its restoration."""
     if picture.alpha is None or picture.alpha.shape[2:] == shape[2:]:
         return picture.alpha

@@ -95,8 +95,8 @@ class Restoration(pl.LightningModule):
 
     def loss(self, output: Tensor, index: int) -> Tensor:
         """Return ||A(x) - y||^2 / m of one picture, divided by the number of pictures."""
-        residual = self.operators[index](output) - getattr(self, f"target{index}")
-        return residual.square().mean() / len(self.problems)
+        measured = self.operators[index](output)
+        return torch.nn.functional.mse_loss(measured, getattr(self, f"target{index}")) / len(self.problems)
 
     def objective(self) -> Tensor:
         """Return the whole loss at the next step's jitter, with its graph: what pruners at initialisation look at."""

@@ -1,0 +1,35 @@
+# make help lists the targets
+VENV ?= .venv
+PYTHON ?= python3
+PY := $(VENV)/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint wheel clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+setup: $(VENV)/.ready  ## a virtual environment with lipfw and all that its tests need
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "lipfw needs Python 3.11 or newer; name one: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet -c constraints.txt torch==2.13.0    # first: nothing else may choose its build
+	$(PY) -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+run: setup  ## the main job: restore a picture and find its lottery tickets (about 3 minutes)
+	$(PY) -m lipfw -cn quickstart
+
+test: setup  ## all tests
+	$(PY) -m pytest
+
+lint: setup  ## style and common mistakes
+	$(PY) -m ruff check src tests benchmarks
+
+wheel: setup  ## build the wheel into dist/
+	$(PY) -m build --wheel --no-isolation
+
+clean:  ## remove the environment and what was built; runs/ stays
+	rm -rf $(VENV) dist build .pytest_cache .ruff_cache

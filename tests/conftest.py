@@ -1,0 +1,48 @@
+"""What the tests share: one thread, no account, small problems."""
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["WANDB_MODE"] = "offline"
+
+import pytest  # noqa: E402
+import pytorch_lightning as pl  # noqa: E402
+import torch  # noqa: E402
+
+from lipfw.fit.restoration import Restoration  # noqa: E402
+from lipfw.fit.rounds import IterativePruning  # noqa: E402
+from lipfw.image.picture import Picture  # noqa: E402
+from lipfw.prior.skip import build  # noqa: E402
+from lipfw.task.denoise import Denoise  # noqa: E402
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def picture() -> Picture:
+    """A smooth picture of unequal sides."""
+    y, x = torch.meshgrid(torch.linspace(0, 3, 24), torch.linspace(0, 4, 20), indexing="ij")
+    return Picture("waves", torch.stack([(x * y).sin(), (x + y).cos(), (x - y).sin()])[None] / 2 + 0.5)
+
+
+@pytest.fixture
+def make(picture):
+    """Return a function that builds a tiny Restoration on fresh objects: equal arguments make equal fits."""
+    def make(steps=12, seed=3, problems=None, **options):
+        problems = problems or [Denoise(25, seed)(picture)]
+        prior = build([p.shape for p in problems], channels=6, depth=2, skip_channels=2, code_channels=4, seed=seed)
+        options = {"log_every": 3, "steps_per_batch": 5, "window": 4, **options}
+        return Restoration(problems, prior, steps=steps, **options)
+    return make
+
+
+@pytest.fixture
+def train(tmp_path):
+    """Return a function that fits a module with a pruner and further callbacks, quietly."""
+    def train(module, pruner, *callbacks, ckpt_path=None, max_epochs=None):
+        pruning = IterativePruning(pruner)
+        trainer = pl.Trainer(accelerator="cpu", max_epochs=max_epochs or pruner.schedule.rounds, logger=False,
+                             callbacks=[pruning, *callbacks], enable_progress_bar=False, enable_model_summary=False,
+                             enable_checkpointing=False, default_root_dir=tmp_path)
+        trainer.fit(module, ckpt_path=ckpt_path)
+        return pruning
+    return train

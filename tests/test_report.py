@@ -1,0 +1,386 @@
+"""Reports of many runs. The run folders are written by hand, and the numbers are told by numpy."""
+import csv
+import doctest
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from lipfw.errors import InputError
+from lipfw.report import read, stats, table
+from lipfw.report.__main__ import main
+
+METRICS = ("psnr_peak", "psnr_picked", "psnr_final", "ssim_picked", "loss", "seconds")
+
+
+def config(seed=0, task="denoise", pruner="imp", image="astronaut", **changes):
+    """A run's config.yaml; `changes` spells the dots of an option as two underscores."""
+    c = {"task": {"_target_": f"lipfw.task.{task}.X", "sigma": 25, "seed": seed},
+         "protocol": {"steps": 3000, "jitter": 0.0333333333},
+         "image": {"_target_": "lipfw.image.skimage.load", "size": None, "name": image},
+         "prior": {"_target_": "lipfw.prior.skip.build", "channels": 16, "jitter": 0.0333333333, "seed": seed},
+         "pruner": {"_target_": f"lipfw.pruner.{pruner}.X"},
+         "fit": {"_target_": "lipfw.fit.restoration.Restoration", "steps": 3000, "steps_per_batch": 50},
+         "logger": {"_target_": None}, "trainer": {"accelerator": "cpu"}, "seed": seed, "name": "study", "out": "runs"}
+    if pruner == "imp":
+        c["pruner"] |= {"rounds": 2, "rate": 0.2}
+    for key, value in changes.items():
+        *path, last = key.split("__")
+        node = c
+        for part in path:
+            node = node[part]
+        node[last] = value
+    return c
+
+
+def records(seed, n=3, **changes):
+    rng = np.random.default_rng([seed, n])
+    return [{"round": r, "sparsity": round(1 - 0.8 ** r, 6), "params_left": 8583 - 1000 * r,
+             "loss": rng.uniform(0.01, 0.02), "psnr_peak": rng.uniform(30, 32), "psnr_picked": rng.uniform(28, 30),
+             "psnr_final": rng.uniform(27, 29), "ssim_peak": 0.9, "ssim_picked": rng.uniform(0.8, 0.9),
+             "ssim_final": 0.8, "step_peak": 20, "step_picked": 14, "seconds": rng.uniform(0, 500), **changes}
+            for r in range(n)]
+
+
+def make(folder, c, rounds, best=1, degraded=20.5, finished=True):
+    """Write a run folder as lipfw does."""
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(c))
+    (folder / "rounds.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rounds))
+    if finished:
+        result = {"run": folder.name, "best_round": best, "rounds": rounds,
+                  "degraded": {"psnr": degraded, "ssim": None if degraded is None else 0.4}, "config": c}
+        (folder / "result.json").write_text(json.dumps(result, indent=1))
+    return folder
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """runs/study with three seeds of imp, in the current folder; the terminal has 80 columns."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    for seed, best in enumerate((1, 2, 1)):
+        make(Path(f"runs/study/denoise-astronaut-skip-imp-s{seed}-0000000{seed}"), config(seed), records(seed), best,
+             20.5 + seed / 10)
+    Path("runs/study/multirun.yaml").write_text("a: 1\n")      # Hydra's, beside the runs
+    return Path("runs/study")
+
+
+def lines(path):
+    return list(csv.DictReader(io.StringIO(Path(path).read_text())))
+
+
+def fails(capsys, *argv):
+    """The one line of a mistake."""
+    assert main([str(a) for a in argv]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("lipfw: ") and err.count("\n") == 1, err
+    return err
+
+
+# --- the numbers
+
+def test_means_and_deviations_are_numpys(study):
+    assert main([str(study)]) == 0
+    rows = lines(study / "report.csv")
+    assert [r["round"] for r in rows] == ["0", "1", "2"]
+    every = [records(s) for s in range(3)]
+    for i, row in enumerate(rows):
+        assert row["n"] == "3" and float(row["sparsity"]) == every[0][i]["sparsity"]
+        assert int(row["params_left"]) == 8583 - 1000 * i
+        for m in METRICS:
+            values = [run[i][m] for run in every]
+            assert float(row[f"{m}_mean"]) == pytest.approx(np.mean(values), rel=1e-14)
+            assert float(row[f"{m}_sd"]) == pytest.approx(np.std(values, ddof=1), rel=1e-12)
+            assert row[f"{m}_n"] == "3"
+        assert float(row["degraded_psnr_mean"]) == pytest.approx(20.6)
+        assert float(row["degraded_psnr_sd"]) == pytest.approx(0.1)
+    assert [r["chosen"] for r in rows] == ["0", "2", "1"]
+
+
+def test_one_run_has_no_deviation(study, capsys):
+    one = study / "denoise-astronaut-skip-imp-s1-00000001"
+    assert main([str(one)]) == 0
+    row = lines(one / "report.csv")[0]
+    assert float(row["psnr_peak_mean"]) == records(1)[0]["psnr_peak"]
+    assert row["psnr_peak_sd"] == "" and row["psnr_peak_n"] == "1"
+    out = capsys.readouterr().out.split("PSNR in dB")[0]
+    assert "±" not in out and "nan" not in out
+
+
+def test_missing_values_are_left_out_and_counted(study, capsys):
+    make(study / "own-s3", config(3), records(3, psnr_peak=None), 1)
+    main([str(study)])
+    row = lines(study / "report.csv")[0]
+    assert row["n"] == "4" and row["psnr_peak_n"] == "3" and row["loss_n"] == "4"
+    assert float(row["psnr_peak_mean"]) == pytest.approx(np.mean([records(s)[0]["psnr_peak"] for s in range(3)]))
+    assert " (3)" in capsys.readouterr().out
+
+
+def test_without_a_clean_picture_there_are_dashes(tmp_path, capsys):
+    no = {f"{m}_{k}": None for m in ("psnr", "ssim") for k in ("peak", "picked", "final")}
+    for s in range(2):
+        make(tmp_path / "a" / f"r{s}", config(s), records(s, **no, step_peak=None), degraded=None)
+    assert main([str(tmp_path / "a")]) == 0
+    row = lines(tmp_path / "a/report.csv")[0]
+    assert row["psnr_peak_mean"] == row["psnr_peak_sd"] == row["degraded_psnr_mean"] == "" and row["psnr_peak_n"] == "0"
+    assert row["loss_sd"]
+    out = capsys.readouterr().out
+    assert out.splitlines()[2].split()[4:8] == ["-"] * 4 and "degraded" not in out
+    assert "| - | - | - | - |" in (tmp_path / "a/report.md").read_text()
+
+
+def test_stat_of_nothing_and_one():
+    assert stats.Stat.of([None]) == stats.Stat(None, None, 0)
+    assert stats.Stat.of([None, 2.0]) == stats.Stat(2.0, None, 1)
+
+
+# --- groups
+
+def grouped(tmp_path, *configs):
+    runs = [make(tmp_path / "g" / f"r{i}", c, records(i)) for i, c in enumerate(configs)]
+    groups, twins = stats.group(read.read_runs(runs).finished)
+    return [(g.label, len(g.runs)) for g in groups], twins
+
+
+def test_only_the_seeds_are_averaged(tmp_path):
+    mixed = config(4) | {"name": "other", "out": "elsewhere", "trainer": {"accelerator": "gpu"}}
+    mixed["fit"] = mixed["fit"] | {"steps_per_batch": 10, "kernel": "graph"}
+    groups, twins = grouped(tmp_path, config(0), config(1), config(1, task__seed=7), mixed, config(5, task__sigma=15),
+                            config(5, task__sigma=100))
+    assert groups == [("denoise-astronaut-skip-imp task.sigma=15", 1), ("denoise-astronaut-skip-imp task.sigma=25", 4),
+                      ("denoise-astronaut-skip-imp task.sigma=100", 1)]
+    assert not twins
+
+
+def test_label_tells_what_differs_and_no_more(tmp_path):
+    other = config(0, task="inpaint", fit__steps=2000, protocol__steps=2000)    # follows its task: the task tells it
+    groups, _ = grouped(tmp_path, config(0), config(0, pruner="none"), config(0, image="camera"), other,
+                        config(0, pruner__rate=0.5))
+    assert [g for g, _ in groups] == ["denoise-astronaut-skip-imp pruner.rate=0.2",
+                                      "denoise-astronaut-skip-imp pruner.rate=0.5", "denoise-astronaut-skip-none",
+                                      "denoise-camera-skip-imp pruner.rate=0.2",
+                                      "inpaint-astronaut-skip-imp pruner.rate=0.2"]
+
+
+def test_groups_that_the_base_cannot_tell_apart_are_told_in_full(tmp_path):
+    a, b = (config(0) for _ in range(2))
+    for c, folder in ((a, "x"), (b, "y")):
+        c["image"] = {"_target_": "lipfw.image.file.load", "path": f"{folder}/bird.png"}
+    b["prior"]["norm"] = None
+    assert [g for g, _ in grouped(tmp_path, a, b)[0]] == [
+        "denoise-bird-skip-imp image.path=x/bird.png prior.norm=-",
+        "denoise-bird-skip-imp image.path=y/bird.png prior.norm=null"]
+
+
+def test_whole_floats_are_the_same_option(tmp_path):
+    assert grouped(tmp_path, config(0), config(1, task__sigma=25.0))[0] == [("denoise-astronaut-skip-imp", 2)]
+
+
+def test_options_have_csv_columns(tmp_path):
+    for i, sigma in enumerate((15, 25)):
+        make(tmp_path / "a" / f"r{i}", config(0, task__sigma=sigma), records(i))
+    main([str(tmp_path / "a")])
+    assert [r["task.sigma"] for r in lines(tmp_path / "a/report.csv")] == ["15"] * 3 + ["25"] * 3
+
+
+def test_the_same_run_counts_once(study, capsys):
+    make(Path("runs/again/x"), config(0), records(0, seconds=1.0))
+    make(Path("runs/again/y"), config(1), records(8))
+    assert main([str(study), "runs/again", str(study)]) == 0
+    out = capsys.readouterr().out
+    assert {r["n"] for r in lines(study / "report.csv")} == {"3"}
+    assert "counted once: runs/again/x has the options and the seed of runs/study/denoise-astronaut-skip-imp-s0" in out
+    told = [x for x in out.splitlines() if x.startswith("counted once")]
+    assert len(told) == 2 and "numbers differ" not in told[0] and "numbers differ" in told[1]
+    assert told[0] in (study / "report.md").read_text()
+
+
+def test_several_folders_make_one_report(study):
+    make(Path("runs/more/x"), config(9), records(9))
+    assert main([str(study), "runs/more"]) == 0
+    assert lines(study / "report.csv")[0]["n"] == "4" and not Path("runs/more/report.csv").exists()
+
+
+# --- what is shown
+
+def test_the_terminal_table_fits_80_columns(study, capsys):
+    make(study / "wide", config(0, prior__channels=128), [r | {"params_left": 2_217_831} for r in records(5)])
+    make(study / "wide1", config(1, prior__channels=128), records(6, params_left=2_217_831))
+    assert main([str(study)]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert max(map(len, shown)) <= 80
+    values = [records(s)[1]["psnr_picked"] for s in range(3)]
+    row = next(x for x in shown if x.lstrip().startswith("*1"))
+    assert f"{np.mean(values):.2f}±{np.std(values, ddof=1):.2f}".replace("±0.", "±.") in row.split()
+    assert "* chosen without the clean picture: round 1 (2 of 3), round 2 (1 of 3)" in shown
+    assert any(x.split() == ["degraded", "3", "20.60±.10", ".400±.000"] for x in shown)
+    assert "2.218M" in "\n".join(shown)
+
+
+def test_a_tie_marks_all(tmp_path):
+    for s in range(2):
+        make(tmp_path / "a" / f"r{s}", config(s), records(s), best=s)
+    g = stats.group(read.read_runs([tmp_path / "a"]).finished)[0][0]
+    assert [(r.chosen, r.marked) for r in g.rows] == [(1, True), (1, True), (0, False)]
+
+
+def test_markdown_is_a_table(study):
+    main([str(study), "--out", "new/deep"])
+    text = Path("new/deep/report.md").read_text()
+    rows = [x for x in text.splitlines() if x.startswith("|")]
+    assert len(rows) == 2 + 1 + 3 and len({r.count("|") for r in rows}) == 1
+    assert rows[4].startswith(r"| \*1 | 20.00% | 7,583 | 3 | ")
+    assert not (study / "report.md").exists() and Path("new/deep/report.csv").exists()
+
+
+def test_ascii_output(study):
+    run = subprocess.run([sys.executable, "-m", "lipfw.report", str(study)], capture_output=True, text=True,
+                         env={"PYTHONPATH": ":".join(sys.path), "PYTHONIOENCODING": "ascii", "PATH": ""})
+    assert run.returncode == 0 and "+-" in run.stdout, run.stderr
+
+
+# --- runs that cannot be counted
+
+def test_unfinished_runs_are_named_and_left_out(study, capsys):
+    make(study / "half", config(7), records(7, 2), finished=False)
+    make(study / "cut", config(8), records(8, 1), finished=False)
+    with open(study / "cut/rounds.jsonl", "a") as f:
+        f.write('{"round": 1, "spar')            # what a killed writer leaves
+    make(study / "replay", config(8, pruner="ticket"), [], finished=False)
+    (study / "replay/rounds.jsonl").unlink()
+    assert main([str(study)]) == 0
+    out = capsys.readouterr().out
+    for told in ("half (2 of 3 rounds done)", "cut (1 of 3 rounds done)", "replay (0 rounds done)"):
+        assert f"not finished, left out: runs/study/{told}" in out
+        assert told in (study / "report.md").read_text()
+    assert {r["n"] for r in lines(study / "report.csv")} == {"3"}
+
+
+def test_nothing_finished(study, tmp_path, capsys):
+    make(tmp_path / "b/x", config(0), records(0, 1), finished=False)
+    assert main([str(tmp_path / "b")]) == 1
+    told = capsys.readouterr()
+    assert "x (1 of 3 rounds done)" in told.out and "lipfw: no finished run to report in" in told.err
+    assert not (tmp_path / "b/report.csv").exists()
+
+
+def damage(folder, name, change):
+    path = folder / name
+    path.write_text(change(path.read_text()))
+
+
+def result_with(**changes):
+    return lambda text: json.dumps(json.loads(text) | changes)
+
+
+@pytest.mark.parametrize("name, change, reason", [
+    ("result.json", lambda t: t[:100], "result.json is broken"),
+    ("result.json", lambda t: "", "result.json is broken"),
+    ("result.json", lambda t: "[]", "holds no result"),
+    ("result.json", result_with(rounds=None), "holds no rounds"),
+    ("result.json", result_with(rounds=[]), "rounds.jsonl (3 rounds) and result.json (0) do not agree"),
+    ("result.json", result_with(best_round=3), "best_round is 3"),
+    ("result.json", result_with(degraded=None), "degraded"),
+    ("result.json", result_with(config={}), "no config"),
+    ("result.json", result_with(config={"seed": 0}), "no task"),
+    ("result.json", result_with(rounds=[r | {"loss": "low"} for r in records(1)]), "loss of round 0 is 'low'"),
+    ("result.json", result_with(rounds=[r | {"loss": float("nan")} for r in records(1)]), "loss of round 0 is nan"),
+    ("result.json", result_with(rounds=records(1)[1:]), "round 0 is missing"),
+    ("rounds.jsonl", lambda t: t[:-20], "do not agree"),
+    ("rounds.jsonl", lambda t: "{\n" + t, "rounds.jsonl is broken"),
+])
+def test_a_broken_run_is_told_and_the_others_reported(study, capsys, name, change, reason):
+    damage(study / "denoise-astronaut-skip-imp-s1-00000001", name, change)
+    assert main([str(study)]) == 1
+    told = capsys.readouterr()
+    assert told.err.count("\n") == 1 and reason in told.err
+    assert told.err.startswith("lipfw: cannot read runs/study/denoise-astronaut-skip-imp-s1-00000001: ")
+    assert {r["n"] for r in lines(study / "report.csv")} == {"2"} and "chosen without" in told.out
+    assert reason in (study / "report.md").read_text()
+
+
+@pytest.mark.parametrize("text", ["a: [", "\t", "", "- 1\n"])
+def test_a_broken_config_of_an_unfinished_run(study, capsys, text):
+    make(study / "half", config(7), records(7, 2), finished=False)
+    (study / "half/config.yaml").write_text(text)
+    assert "cannot read runs/study/half: config.yaml" in fails(capsys, study)
+
+
+def test_result_json_alone_is_enough(study):
+    for run in study.iterdir():
+        if run.is_dir():
+            (run / "config.yaml").unlink(), (run / "rounds.jsonl").unlink()
+    assert main([str(study)]) == 0 and lines(study / "report.csv")[0]["n"] == "3"
+
+
+# --- mistakes
+
+def test_no_such_folder(study, capsys):
+    assert "no such folder: runs/studdy; did you mean runs/study?" in fails(capsys, "runs/studdy")
+    assert "did you mean runs/study?" in fails(capsys, "study")
+    assert "there are runs/study" in fails(capsys, "runs/zzz")
+    assert "no such folder: far/away" in fails(capsys, study, "far/away")
+    assert not (study / "report.csv").exists()
+
+
+def test_a_file_is_no_folder(study, capsys):
+    assert "no such folder" in fails(capsys, study / "multirun.yaml")
+
+
+def test_folder_without_runs(study, capsys):
+    Path("runs/empty").mkdir()
+    assert "no runs in runs/empty" in fails(capsys, "runs/empty")
+    assert "give one of runs/study" in fails(capsys, "runs")
+
+
+def test_unwritable_output_still_prints(study, capsys):
+    Path("file").write_text("mine")
+    for out in ("file", "file/deeper"):
+        assert main([str(study), "--out", out]) == 1
+        told = capsys.readouterr()
+        assert told.err.startswith(f"lipfw: cannot write to {out}: ") and "--out DIR" in told.err
+        assert told.err.count("\n") == 1 and "chosen without" in told.out and "report.csv" not in told.out
+    assert Path("file").read_text() == "mine"
+
+
+def test_a_failed_write_keeps_the_old_report(study, monkeypatch, capsys):
+    main([str(study)])
+    before = (study / "report.csv").read_text()
+
+    def full(self, *args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    assert "No space left on device" in fails(capsys, study)
+    assert (study / "report.csv").read_text() == before and not list(study.glob(".*"))
+
+
+def test_arguments(study, capsys):
+    assert "folder" in fails(capsys)
+    assert "--nonsense" in fails(capsys, study, "--nonsense")
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0 and "report.csv" in capsys.readouterr().out
+
+
+def test_input_errors_are_raised_by_the_functions(tmp_path):
+    with pytest.raises(InputError, match="no runs"):
+        read.read_runs([tmp_path])
+
+
+def test_no_torch(study):
+    code = ("import sys; from lipfw.report.__main__ import main; assert main(sys.argv[1:]) == 0; "
+            "assert not {'torch', 'hydra', 'pytorch_lightning'} & set(sys.modules)")
+    subprocess.run([sys.executable, "-c", code, str(study)], check=True, capture_output=True,
+                   env={"PYTHONPATH": ":".join(sys.path), "PATH": ""})
+
+
+@pytest.mark.parametrize("module", [read, stats, table])
+def test_docstring_examples(module):
+    assert doctest.testmod(module).failed == 0

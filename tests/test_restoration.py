@@ -1,0 +1,130 @@
+"""The fit against a plain loop, and what it may and may not look at."""
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from skimage.metrics import peak_signal_noise_ratio
+
+from lipfw.errors import InputError
+from lipfw.image.picture import Picture
+from lipfw.pruner.none import Dense
+from lipfw.task.denoise import Denoise
+from lipfw.task.inpaint import Inpaint
+from lipfw.task.superres import SuperRes
+
+
+def plain_loop(module, steps, lr=0.01, smoothing=0.99):
+    """Fit a module's prior without Lightning; returns losses, outputs and averages of each step."""
+    prior, problem = module.prior, module.problems[0]
+    optimizer = torch.optim.Adam(prior.network.parameters(), lr=lr)
+    losses, outputs, averages = [], [], []
+    for step in range(steps):
+        out = prior(0, step)
+        loss = torch.nn.functional.mse_loss(problem.operator(out), problem.measurement)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        out = out.detach()
+        averages.append(out if not averages else smoothing * averages[-1] + (1 - smoothing) * out)
+        losses.append(float(loss.detach()))
+        outputs.append(out)
+    return losses, outputs, averages
+
+
+class Collect(pl.Callback):
+    def __init__(self):
+        self.records = []
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        self.records += module.records
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.9])
+def test_fit_is_the_plain_loop(make, train, smoothing):
+    module, collect = make(smoothing=smoothing), Collect()
+    train(module, Dense(), collect)
+    reference = make(smoothing=smoothing)
+    losses, outputs, averages = plain_loop(reference, 12, smoothing=smoothing)
+    clean = reference.problems[0].image.numpy()
+    assert [r["step"] for r in collect.records] == [3, 6, 9, 12]
+    for r in collect.records:
+        i = r["step"] - 1
+        assert r["loss"] == pytest.approx(losses[i], rel=1e-5)
+        assert r["psnr"] == pytest.approx(peak_signal_noise_ratio(clean, averages[i].numpy(), data_range=1), abs=1e-3)
+        assert r["psnr_raw"] == pytest.approx(peak_signal_noise_ratio(clean, outputs[i].numpy(), data_range=1),
+                                              abs=1e-3)
+    assert torch.allclose(module.pictures("final")[0], averages[-1], atol=1e-6)
+    best = max(collect.records, key=lambda r: r["psnr"])
+    summary = module.summary()
+    assert summary["step_peak"] == best["step"] and summary["psnr_peak"] == pytest.approx(best["psnr"], abs=1e-4)
+    assert torch.allclose(module.pictures("peak")[0], averages[best["step"] - 1], atol=1e-6)
+    windows = {t: np.var([o.numpy() for o in outputs[t - 4:t]], axis=0).mean() for t in range(4, 13)}
+    picked = min(windows, key=windows.get)
+    assert summary["step_picked"] == picked
+    assert torch.allclose(module.pictures("picked")[0], averages[picked - 1], atol=1e-6)
+    assert summary["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+def test_batches_change_nothing(make, train):
+    results = []
+    for steps_per_batch in (1, 5, 50):
+        module = make(steps_per_batch=steps_per_batch)
+        train(module, Dense())
+        results.append((module.summary(), module.prior.network.state_dict()))
+    for summary, state in results[1:]:
+        assert summary == results[0][0]
+        assert all(torch.equal(state[k], v) for k, v in results[0][1].items())
+
+
+@pytest.mark.parametrize("task", [Denoise(25), Inpaint(0.5), SuperRes(2)])
+def test_nobody_peeks(make, train, picture, task):
+    """With a clean picture of NaN, and with none, the fit is the same to the last bit."""
+    problem = task(Picture("waves", picture.pixels.repeat(1, 1, 2, 2)))
+    fits = []
+    for image in (problem.image, torch.full_like(problem.image, torch.nan), None):
+        module = make(problems=[replace(problem, image=image)])
+        train(module, Dense())
+        fits.append(module)
+    for module in fits[1:]:
+        assert torch.equal(module.pictures("picked")[0], fits[0].pictures("picked")[0])
+        assert torch.equal(module.pictures("final")[0], fits[0].pictures("final")[0])
+        assert module.summary()["loss"] == fits[0].summary()["loss"]
+        assert module.summary()["step_picked"] == fits[0].summary()["step_picked"]
+        assert np.isnan(module.summary()["psnr_final"]) and np.isnan(module.summary()["step_peak"])
+
+
+def test_clean_target_is_the_noiseless_measurement(make, train, picture):
+    clean = make(target="clean")
+    assert torch.equal(clean.target0, picture.pixels)
+    with pytest.raises(InputError, match="fit.target=clean needs a clean picture"):
+        make(problems=[replace(Denoise(25)(picture), image=None)], target="clean")
+
+
+def test_several_pictures_share_the_weights(make, train, picture):
+    """The gradient is the mean of the pictures' gradients, each at its own size and code."""
+    other = Picture("ramp", torch.linspace(0, 1, 3 * 16 * 28).reshape(1, 3, 16, 28))
+    module = make(problems=[Denoise(25)(picture), Denoise(25)(other)], steps=1, smoothing=0.0)
+    reference = make(problems=[Denoise(25)(picture), Denoise(25)(other)])
+    losses = [(reference.prior(i, 0) - p.measurement).square().mean() for i, p in enumerate(reference.problems)]
+    optimizer = torch.optim.Adam(reference.prior.network.parameters(), lr=0.01)
+    (sum(losses) / 2).backward()
+    optimizer.step()
+    train(module, Dense())
+    for a, b in zip(module.prior.network.parameters(), reference.prior.network.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=2e-3)      # Adam's first step is lr * sign: tiny gradients may flip
+    summary = module.summary()
+    assert summary["loss"] == pytest.approx(float(sum(losses)) / 2, rel=1e-5)
+    assert set(summary["images"]) == {"waves", "ramp"}
+    mean = np.mean([v["psnr_final"] for v in summary["images"].values()])
+    assert summary["psnr_final"] == pytest.approx(mean)
+
+
+@pytest.mark.parametrize("option, value, told", [
+    ("steps", 0, "fit.steps must be a whole number of at least 1, got 0"), ("lr", 0, "fit.lr must be"),
+    ("smoothing", 1.0, "fit.smoothing must be"), ("target", "dirty", "fit.target must be one of degraded, clean"),
+    ("window", 1, "fit.window must be"), ("log_every", 2.5, "fit.log_every must be")])
+def test_refuses_bad_options(make, option, value, told):
+    with pytest.raises(InputError, match=told.replace("(", r"\(")):
+        make(**{option: value})
