@@ -12,16 +12,21 @@ _IRRELEVANT = {"name", "out", "logger", "trainer", "protocol", "hydra"}
 _IRRELEVANT_FIT = {"steps_per_batch", "kernel"}
 
 
-def identity(cfg: DictConfig) -> dict:
-    """Return the resolved options that change a run's result.
+def options(cfg: DictConfig) -> dict:
+    """Return the resolved options that change a run's result."""
+    every = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    out = {k: v for k, v in every.items() if k not in _IRRELEVANT}
+    if isinstance(out.get("fit"), dict):
+        out["fit"] = {k: v for k, v in out["fit"].items() if k not in _IRRELEVANT_FIT}
+    return out
 
-    Files that are named (a picture, a mask, tickets) count by their content: the same command on a changed picture is
-    another run, and a copy elsewhere is the same.
+
+def identity(cfg: DictConfig) -> dict:
+    """Return `options` with each file that they name (a picture, a mask, tickets) replaced by a hash of its content.
+
+    So the same command on a changed picture is another run, and a copy of the picture elsewhere is the same.
     """
-    options = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    options = {k: v for k, v in options.items() if k not in _IRRELEVANT}
-    options["fit"] = {k: v for k, v in options["fit"].items() if k not in _IRRELEVANT_FIT}
-    return _by_content(options)
+    return _by_content(options(cfg))
 
 
 def label_parts(cfg: DictConfig) -> list[str]:

@@ -14,8 +14,8 @@ class IterativePruning(pl.Callback):
     network with batch-norm buffers, and optimiser. A round that keeps fewer weights than there are zeroes the removed
     ones once and holds their gradients at zero. State (mask, rewind) lies in checkpoints.
 
-    `target` names the pruned network inside the LightningModule, which must have `snapshot()`, `rewind(snapshot)`,
-    `objective()` and a list `after_step`.
+    `target` names the pruned network inside the LightningModule, which must have `steps` (in a round), `snapshot()`,
+    `rewind(snapshot)`, `objective()` and a list `after_step`.
     """
 
     def __init__(self, pruner: Pruner, schedule: Schedule | None = None, target: str = "prior.network"):
@@ -36,12 +36,15 @@ class IterativePruning(pl.Callback):
         """Return the kept fraction of the prunable weights in this round."""
         return 1.0 if self.mask is None else self.mask.density
 
-    def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
-        steps = getattr(module, "steps", None)
-        if steps is not None and self.schedule.rewind_step > steps:
-            raise InputError(f"pruner.rewind_step={self.schedule.rewind_step} lies beyond fit.steps={steps}; "
+    def prepare(self, module: pl.LightningModule) -> None:
+        """Set the network's first weights. Raises InputError for what does not fit it or its number of steps."""
+        if self.schedule.rewind_step > module.steps:
+            raise InputError(f"pruner.rewind_step={self.schedule.rewind_step} lies beyond fit.steps={module.steps}; "
                              "use a step of the fit")
-        self.pruner.prepare(self.network(module))   # a checkpoint, if there is one, is loaded over it
+        self.pruner.prepare(self.network(module))
+
+    def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+        self.prepare(module)    # a checkpoint, if there is one, is loaded over it
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Take up the hooks: also in the middle of a round, where no epoch start is announced."""

@@ -13,7 +13,8 @@ from yaml import YAMLError
 
 from lipfw.errors import InputError
 from lipfw.files import read_jsonl
-from lipfw.folder import _IRRELEVANT, _IRRELEVANT_FIT, label_parts
+from lipfw.folder import label_parts
+from lipfw.folder import options as relevant
 
 METRICS = ("psnr_peak", "psnr_picked", "psnr_final", "ssim_picked", "loss", "seconds")  # of a round; PSNR in dB
 _FILES = ("result.json", "rounds.jsonl", "config.yaml")     # any of them makes a folder a run folder
@@ -118,8 +119,7 @@ def read_run(folder: Path) -> Run | Unfinished:
         raise ValueError(f"result.json: best_round is {best!r}, but there are {len(rounds)} rounds")
     if not isinstance(degraded, dict) or not all(_number_or_none(degraded.get(k)) for k in ("psnr", "ssim")):
         raise ValueError("result.json: degraded must have psnr and ssim, each a number or null")
-    options = _flat({k: v for k, v in config.items() if k not in _IRRELEVANT})
-    options = {k: v for k, v in options.items() if k not in {f"fit.{name}" for name in _IRRELEVANT_FIT}}
+    options = _flat(relevant(OmegaConf.create(config)))
     seeds = {k: v for k, v in options.items() if k.rpartition(".")[2] == "seed"}
     return Run(folder, "-".join(label_parts(OmegaConf.create(config))[:-1]),
                {k: v for k, v in options.items() if k not in seeds}, seeds, config.get("protocol") or {}, rounds, best,

@@ -1,0 +1,47 @@
+"""What a run shows at its end: the table of its rounds, its last lines, and the panels of compare.png."""
+from pathlib import Path
+
+from rich.table import Table
+from torch import Tensor
+
+from lipfw.fit.evaluation import psnr
+from lipfw.fit.progress import spoken
+from lipfw.problem import Problem
+
+
+def panels(problem: Problem, view: Tensor, restored: Tensor, view_psnr: float) -> list:
+    """Return compare.png's panels: clean, degraded, restored, error x4; what is not known is left out."""
+    x = problem.image.cpu() if problem.image is not None else None
+    if x is None:
+        return [("degraded", view), ("restored", restored), ("change x4", ((restored - view).abs() * 4).clamp(0, 1))]
+    return [("clean", x), (f"degraded\n{view_psnr:.2f} dB", view),
+            (f"restored\n{float(psnr(problem, restored)):.2f} dB", restored),
+            ("error x4", ((restored - x).abs() * 4).clamp(0, 1))]
+
+
+def rounds_table(result: dict) -> Table:
+    """Return the rounds as a table; a star marks the ticket that was chosen without the clean picture."""
+    known = result["rounds"][0]["psnr_final"] is not None
+    columns = ["round", "sparsity", "params", "loss"] + (["peak", "picked", "final", "SSIM"] if known else [])
+    table = Table(*columns, "step", "time", box=None, pad_edge=False, caption_justify="left", caption=(
+        "PSNR in dB: best step (peak, an oracle), picked without the clean picture, last; SSIM and step of the picked"
+        if known else "step: the one picked"))
+    for column in table.columns:
+        column.justify = "right"
+    for r in result["rounds"]:
+        star = "*" if r["round"] == result["best_round"] else " "
+        cells = [f"{star}{r['round']}", f"{r['sparsity']:.2%}", f"{r['params_left']:,}", f"{r['loss']:.3e}"]
+        if known:
+            cells += [f"{r[f'psnr_{k}']:.2f}" for k in ("peak", "picked", "final")]
+            cells += [f"{r['ssim_picked']:.3f}" if r["ssim_picked"] is not None else "-"]
+        table.add_row(*cells, str(r["step_picked"]), spoken(r["seconds"]))
+    return table
+
+
+def closing(folder: Path, result: dict) -> str:
+    """Return the last lines of a run: what was gained and where it lies."""
+    best = result["rounds"][result["best_round"]]
+    line = f"* round {best['round']}, chosen without the clean picture: {best['sparsity']:.1%} sparse"
+    if result["degraded"]["psnr"] is not None:
+        line += f", {result['degraded']['psnr']:.2f} -> {best['psnr_picked']:.2f} dB"
+    return f"{line}\n{folder}/: restored.png, compare.png, rounds.jsonl, result.json"

@@ -1,0 +1,185 @@
+"""The command line as typed: sweeps, one line for each mistake, and no torch where none is needed."""
+import subprocess
+import sys
+
+import pytest
+
+from lipfw.argv import expand, normalise
+from lipfw.errors import InputError
+
+TINY = ["trainer=smoke", "logger=none", "image.size=16", "prior.channels=4", "prior.depth=2", "fit.steps=2"]
+
+
+def lipfw(*arguments, cwd, **environment):
+    import os
+
+    done = subprocess.run([sys.executable, "-m", "lipfw", *arguments], cwd=cwd, capture_output=True, text=True,
+                          timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1", **environment})
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("typed, spelled", [
+    ("seed=0..9", "seed=range(0,10,1)"), ("seed=0..3,7", "seed=0,1,2,3,7"), ("seed=9..7", "seed=range(9,6,-1)"),
+    ("seed=0..90..30", "seed=range(0,91,30)"), ("s=-2..1", "s=range(-2,2,1)"), ("seed=3,0..1", "seed=3,0,1"),
+    ("seed=range(0,10)", "seed=range(0,10)"), ("seed=0,3,7", "seed=0,3,7"), ("image.path=../a.png",) * 2,
+    ("v=1.2..3",) * 2, ("a=[0..3]",) * 2, ("x='0..9'",) * 2, ("flag",) * 2])
+def test_ranges(typed, spelled):
+    assert expand(typed) == spelled
+
+
+def test_flags_may_stand_anywhere():
+    assert normalise(["task=denoise", "pruner=imp", "-m", "seed=0..1", "image.name=baby,bird"]) == [
+        "-m", "task=denoise", "pruner=imp", "seed=range(0,2,1)", "image.name=baby,bird"]
+    assert normalise(["a=1", "--cfg", "job", "b=2"]) == ["--cfg", "job", "a=1", "b=2"]
+    assert normalise(["-cn", "fig3", "a=1", "-p", "fit"]) == ["-cn", "fig3", "-p", "fit", "a=1"]
+    assert normalise(["a=1", "--info", "b=2"]) == ["--info", "a=1", "b=2"]
+    with pytest.raises(InputError, match="add -m to start them all"):
+        normalise(["seed=0..9"])
+    with pytest.raises(InputError, match="step of a range must be at least 1, got 0"):
+        normalise(["-m", "seed=0..9..0"])
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["--info", "searchpath"],
+                                       ["-sc", "install=bash"], ["--hydra-help"]])
+def test_no_torch_for_looking(tmp_path, arguments):
+    code = ("import sys; sys.argv = ['lipfw', *sys.argv[1:]]\n"
+            "from lipfw.cli import main\n"
+            "try:\n    main()\nfinally:\n    assert 'torch' not in sys.modules and 'wandb' not in sys.modules")
+    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+def test_completion_knows_the_options(tmp_path):
+    import os
+
+    environment = {**os.environ, "COMP_LINE": "lipfw pruner=", "_HYDRA_NEW": "1"}
+    done = subprocess.run([sys.executable, "-m", "lipfw", "-sc", "query=bash"], cwd=tmp_path, capture_output=True,
+                          text=True, env=environment)
+    assert {"pruner=imp", "pruner=none", "pruner=ticket"} <= set(done.stdout.split())
+
+
+MISTAKES = [
+    (["task.sgima=3"], "task.sgima is no option; did you mean task.sigma?"),
+    (["task=denoize"], "did you mean denoise?"), (["tsk=clean"], "did you mean task?"),
+    (["fit.stepz=3"], "did you mean fit.steps?"), (["seeed=1"], "did you mean seed?"),
+    (["pruner.rounds=3"], "pruner.rounds is an option of pruner=imp"), (["+nonsense=1"], "nonsense is no option"),
+    (["pruner=imp", "+pruner.depth=1"], "pruner.depth is no option"),
+    (["pruner=imp", "pruner.rate=20"], "did you mean 0.2?"), (["task=superres", "task.factor=1"], "at least 2, got 1"),
+    (["task.sigma=-5"], "task.sigma must be a number in [0, 255], got -5"), (["image=file"], "image.path must be given"),
+    (["image=file", "image.path=nowhere.png"], "nowhere.png does not exist"),
+    (["image=file", "image.path=text.png"], "text.png"), (["image=file", "image.path=empty.png"], "empty.png"),
+    (["image=file", "image.path=cut.png"], "cut.png"), (["image.max_pixels=100"], "image.max_pixels"),
+    (["image.size=16", "prior.depth=5"], "prior.depth=3"), (["trainer.accelerator=gpu"], "no GPU"),
+    (["pruner=ticket", "pruner.path=empty.png"], "empty.png is not a readable ticket"),
+    (["seed=0..9"], "add -m"), (["task.sigma=[1"], "lipfw:"), (["word"], "options are written name=value"),
+    (["-cn", "quickstrat"], "did you mean quickstart?"), (["fit.steps=many"], "fit.steps must be a whole number"),
+    (["image=set5", "image.name=bird"], "LIPFW_DATA"), (["seed=zero"], "seed must be a whole number"),
+    (["task=inpaint", "task.mask=cut.png"], "cut.png"), (["trainer.accelerator=tpux"], "trainer.accelerator"),
+    (["trainer.checkpoint_seconds=soon"], "trainer.checkpoint_seconds"), (["trainer.progress=maybe"], "trainer.progress"),
+]
+
+
+@pytest.fixture(scope="module")
+def mistakes(tmp_path_factory):
+    """One process meets all mistakes: starting one each would take minutes. Yields (code, out, err) of each."""
+    import json
+
+    from skimage import data
+    from skimage.io import imsave
+
+    folder = tmp_path_factory.mktemp("mistakes")
+    (folder / "text.png").write_text("this is no picture\n")
+    (folder / "empty.png").write_bytes(b"")
+    imsave(folder / "whole.png", data.chelsea()[:64, :64])
+    (folder / "cut.png").write_bytes((folder / "whole.png").read_bytes()[:2000])
+    code = """
+import contextlib, io, json, os, sys
+from hydra.core.global_hydra import GlobalHydra
+from lipfw import cli
+found = []
+for arguments in json.loads(sys.argv[1]):
+    GlobalHydra.instance().clear()
+    sys.argv, status = ["lipfw", *arguments], 0
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        try:
+            cli.main()
+        except SystemExit as e:
+            status = e.code
+        except BaseException as e:
+            print("TRACEBACK", repr(e), file=err)
+            status = 1
+    found.append((status, out.getvalue(), err.getvalue()))
+print(json.dumps(found))
+"""
+    arguments = json.dumps([[*TINY, *a] for a, _ in MISTAKES])
+    import os
+
+    environment = {k: v for k, v in os.environ.items() if k != "LIPFW_DATA"}
+    environment |= {"XDG_CACHE_HOME": str(folder / "cache"), "https_proxy": "http://127.0.0.1:9"}
+    done = subprocess.run([sys.executable, "-c", code, arguments], cwd=folder, capture_output=True, text=True,
+                          env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert [f.parent.name for f in folder.glob("runs/*/*")] == []       # nothing half-written
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("number", range(len(MISTAKES)), ids=[" ".join(a) for a, _ in MISTAKES])
+def test_a_mistake_is_one_line(mistakes, number):
+    status, out, err = mistakes[number]
+    arguments, told = MISTAKES[number]
+    assert status not in (0, None)
+    lines = [line for line in err.splitlines() if not line.startswith("Downloading")]
+    assert len(lines) == 1 and lines[0].startswith("lipfw: "), err
+    assert told in lines[0]
+
+
+def test_a_sweep_goes_on_after_a_failed_run(tmp_path):
+    code, out, err = lipfw(*TINY, "-m", "seed=0..1", "task.sigma=-1,3", cwd=tmp_path)
+    assert code == 1
+    assert [line for line in err.splitlines() if line.startswith("lipfw: ")] == [
+        line for line in err.splitlines() if "task.sigma must be" in line] and err.count("task.sigma must be") == 2
+    assert len(list((tmp_path / "runs/default").glob("*/result.json"))) == 2
+
+
+def test_the_literal_sweep(tmp_path):
+    """task=denoise pruner=imp -m seed=0..9: ten folders; again: at once; another option: other folders."""
+    command = ["task=denoise", "pruner=imp", "-m", "seed=0..9", *TINY, "pruner.rounds=2"]
+    code, out, err = lipfw(*command, cwd=tmp_path)
+    assert code == 0, err
+    results = sorted((tmp_path / "runs/default").glob("*/result.json"))
+    assert len(results) == 10 and {r.parent.name.split("-")[4] for r in results} == {f"s{i}" for i in range(10)}
+    stamps = [r.stat().st_mtime_ns for r in results]
+    code, out, err = lipfw(*command, cwd=tmp_path)
+    assert code == 0 and out.count("already finished") == 10
+    assert [r.stat().st_mtime_ns for r in results] == stamps
+    code, out, err = lipfw(*TINY, "task.sigma=15,25", "-m", cwd=tmp_path)
+    assert code == 0 and len(list((tmp_path / "runs/default").glob("*/result.json"))) == 12
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_a_folder_that_can_not_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    for out in ("file", "/proc/lipfw"):
+        code, _, err = lipfw(*TINY, f"out={out}", cwd=tmp_path)
+        assert code == 1 and err.count("\n") == 1 and "out=" in err
+
+
+def test_a_full_disk(tmp_path):
+    """/dev/full stands for the disk: what was there stays, one line is told."""
+    code = ("import lipfw.files as f, pathlib, shutil, sys\n"
+            "import lipfw.run, lipfw.recorder\n"
+            "def full(*a): raise OSError(28, 'No space left on device', 'rounds.jsonl')\n"
+            "lipfw.recorder.write_jsonl = full\n"
+            "sys.argv = ['lipfw', *sys.argv[1:]]\n"
+            "from lipfw.cli import main; main()")
+    import os
+
+    done = subprocess.run([sys.executable, "-c", code, *TINY], cwd=tmp_path, capture_output=True, text=True,
+                          env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 1 and done.stderr.splitlines() == [
+        "lipfw: No space left on device: rounds.jsonl; results go to the folder out=, which must be writable and have "
+        "room"]
+    assert not list(tmp_path.glob("runs/*/*/result.json"))
+    code, _, err = lipfw(*TINY, cwd=tmp_path)
+    assert code == 0, err

@@ -1,0 +1,63 @@
+"""Who may import whom, and which libraries stay where: the architecture, kept true."""
+import ast
+from pathlib import Path
+
+import lipfw
+
+ROOT = Path(lipfw.__file__).parent
+BASE = {"streams", "problem", "mask", "ticket", "files", "errors"}
+TOP = {"run", "recorder", "summary", "tracking", "api", "report"}
+ALLOWED = {     # layer -> the lipfw modules it may import, besides itself
+    **{name: BASE for name in BASE},
+    "image": BASE, "prior": BASE, "pruner": BASE,
+    "task": BASE | {"image"},                                       # a task is a function of a picture
+    "fit": BASE | {"prior", "pruner"},
+    "folder": set(), "argv": {"errors"},
+    **{name: BASE | TOP | {"image", "task", "prior", "pruner", "fit", "folder"} for name in TOP},
+    "cli": {"argv", "errors", "folder", "run"}, "__main__": {"cli"}, "__init__": set(),
+}
+LIBRARIES = {   # library -> the layers that may import it
+    "hydra": {"run", "tracking", "cli"}, "omegaconf": {"run", "tracking", "cli", "folder", "report"},
+    "pytorch_lightning": {"fit", "run", "recorder", "tracking", "api"}, "torchmetrics": {"fit"},
+    "wandb": set(), "rich": {"fit", "run", "summary", "report"}, "skimage": {"image"}, "PIL": {"image", "task"},
+}
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {a.name for a in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: relative import"
+            found |= {f"{node.module}.{a.name}" for a in node.names} if node.module == "lipfw" else {node.module}
+    return found
+
+
+def layer(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def test_layers_import_downwards():
+    files = sorted(ROOT.rglob("*.py"))
+    assert len(files) > 30
+    for path in files:
+        own = layer(path)
+        assert own in ALLOWED, f"{path} belongs to no layer: name it here and in the architecture"
+        for name in imports(path):
+            top, _, rest = name.partition(".")
+            if top == "lipfw":
+                target = rest.split(".")[0]
+                fine = target in ALLOWED[own] | {own} or target in ("__version__", "")
+                assert fine, f"{path.relative_to(ROOT)} imports {name}"
+            elif top in LIBRARIES:
+                assert own in LIBRARIES[top], f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_a_pruner_a_task_and_a_prior_are_a_file_and_a_yaml():
+    from lipfw.cli import CONF
+
+    for group in ("pruner", "task", "prior"):
+        shared = {"__init__", "pruner", "prior", "operators"}
+        modules = {p.stem for p in (ROOT / group).glob("*.py")} - shared
+        assert modules == {p.stem for p in (CONF / group).glob("*.yaml")}

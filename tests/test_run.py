@@ -1,0 +1,206 @@
+"""Whole runs: what lies in the folder, what a kill leaves, what a user without a clean picture gets."""
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from PIL import Image
+
+from lipfw.cli import CONF
+from lipfw.errors import InputError
+from lipfw.files import read_jsonl
+from lipfw.folder import run_folder
+from lipfw.image.read import read
+from lipfw.image.write import write_png
+from lipfw.run import run
+from lipfw.ticket import Ticket
+
+TINY = ["trainer=smoke", "trainer.progress=false", "logger=none", "fit.steps=6", "fit.log_every=2", "image.size=16",
+        "prior.channels=4", "prior.depth=2"]
+
+
+@pytest.fixture
+def go(tmp_path, monkeypatch):
+    """Return a function that does a tiny run in a fresh folder; gives its folder and result."""
+    monkeypatch.chdir(tmp_path)
+
+    def go(*overrides, tiny=TINY):
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg = compose("config", [*tiny, *overrides])
+        return run_folder(cfg), run(cfg)
+    return go
+
+
+def test_what_a_run_leaves(go):
+    folder, result = go("pruner=imp", "pruner.rounds=2")
+    assert folder.name.startswith("denoise-astronaut-skip-imp-s0-") and folder.parent == Path("runs/default")
+    names = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+    assert names == {"config.yaml", "steps.jsonl", "rounds.jsonl", "result.json", "restored.png", "compare.png",
+                     *(f"restored/round_0{r}.png" for r in range(3)), "tickets/initial.safetensors",
+                     *(f"tickets/round_0{r}.safetensors" for r in range(3))}
+    rounds = read_jsonl(folder / "rounds.jsonl")
+    assert list(rounds[0]) == ["round", "sparsity", "params_left", "loss", "psnr_peak", "psnr_picked", "psnr_final",
+                               "ssim_peak", "ssim_picked", "ssim_final", "step_peak", "step_picked", "seconds"]
+    assert [r["round"] for r in rounds] == [0, 1, 2] and result["rounds"] == rounds
+    steps = read_jsonl(folder / "steps.jsonl")
+    assert [(r["round"], r["step"]) for r in steps] == [(r, s) for r in range(3) for s in (2, 4, 6)]
+    # the numbers of rounds.jsonl are those of the pictures on disk, to 8 bits
+    best = result["best_round"]
+    assert (folder / "restored.png").read_bytes() == (folder / f"restored/round_0{best}.png").read_bytes()
+    masks = [Ticket.load(folder / f"tickets/round_0{r}.safetensors") for r in range(3)]
+    assert [round(m.mask.sparsity, 6) for m in masks] == [r["sparsity"] for r in rounds]
+    dense = rounds[0]["params_left"]
+    assert [r["params_left"] for r in rounds] == [dense - (m.mask.total - m.mask.count) for m in masks]
+    about = masks[1].about
+    assert about["seed"] == "0" and about["image"] == "astronaut" and json.loads(about["architecture"])["channels"] == 4
+    assert result["config"]["fit"]["steps"] == 6 and result["versions"]["torch"] == torch.__version__
+
+
+def test_a_finished_run_is_not_done_again(go):
+    folder, first = go("pruner=imp", "pruner.rounds=1")
+    stamp = (folder / "steps.jsonl").stat().st_mtime_ns
+    _, second = go("pruner=imp", "pruner.rounds=1")
+    assert first == second and (folder / "steps.jsonl").stat().st_mtime_ns == stamp
+
+
+@pytest.mark.parametrize("task", ["denoise", "clean", "superres", "inpaint"])
+@pytest.mark.parametrize("prior", ["skip", "decoder"])
+def test_each_task_and_prior(go, task, prior):
+    folder, result = go(f"task={task}", f"prior={prior}", *(["image.size=32"] if task == "superres" else []))
+    assert result["rounds"][0]["psnr_final"] > 0 and folder.name.startswith(f"{task}-astronaut-{prior}-none-s0-")
+    size = Image.open(folder / "restored.png").size
+    assert size == ((32, 32) if task == "superres" else (16, 16))
+
+
+def test_a_picture_of_ones_own_without_a_clean_version(go, tmp_path):
+    """Grey with alpha, 16 bit, odd sizes: the result has the same size, channels, depth and transparency."""
+    y, x = np.mgrid[0:21, 0:37]
+    pixels = torch.tensor((np.sin(x / 5) * np.cos(y / 4) + 1) / 2, dtype=torch.float32)[None, None]
+    alpha = torch.linspace(0, 1, 21 * 37).reshape(1, 1, 21, 37)
+    write_png(tmp_path / "mine.png", pixels, alpha, bits=16)
+    folder, result = go("image=file", "image.path=mine.png", "image.degraded=true", "image.size=null", "pruner=imp",
+                        "pruner.rounds=1")
+    restored = read(folder / "restored.png")
+    assert restored.pixels.shape == pixels.shape and restored.bits == 16
+    assert torch.equal(restored.alpha, read(tmp_path / "mine.png").alpha)
+    last = result["rounds"][-1]
+    assert last["psnr_final"] is None and last["step_peak"] is None and last["step_picked"] >= 1
+    assert result["degraded"] == {"psnr": None, "ssim": None}
+    assert (folder / "compare.png").stat().st_size > 0
+
+
+def test_a_users_small_picture_and_a_users_holes(go, tmp_path):
+    write_png(tmp_path / "small.png", torch.rand(1, 3, 10, 13))
+    folder, _ = go("task=superres", "task.factor=3", "image=file", "image.path=small.png", "image.degraded=true",
+                   "image.size=null")
+    assert Image.open(folder / "restored.png").size == (39, 30)
+    mask = np.full((10, 13), 255, np.uint8)
+    mask[3:6, 2:9] = 0
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    folder, _ = go("task=inpaint", "task.mask=mask.png", "image=file", "image.path=small.png", "image.degraded=true",
+                   "image.size=null")
+    assert Image.open(folder / "restored.png").size == (13, 10)
+
+
+def test_a_folder_of_pictures_is_one_problem(go, tmp_path):
+    (tmp_path / "set").mkdir()
+    for i, shape in enumerate([(1, 3, 20, 18), (1, 3, 17, 30), (1, 1, 16, 16)]):
+        write_png(tmp_path / "set" / f"p{i}.png", torch.rand(shape, generator=torch.Generator().manual_seed(i)))
+    folder, result = go("image=folder", "image.path=set", "image.size=null", "pruner=imp", "pruner.rounds=1")
+    assert set(result["rounds"][1]["images"]) == {"p0", "p1", "p2"}
+    assert {p.name for p in folder.glob("*.png")} == {f"{k}-p{i}.png" for k in ("restored", "compare")
+                                                      for i in range(3)}
+    assert len(list((folder / "tickets").glob("round_*"))) == 2
+
+
+def test_a_ticket_goes_to_another_picture_and_task(go):
+    found, _ = go("pruner=imp", "pruner.rounds=2")
+    folder, result = go("task=inpaint", "image.name=chelsea", "pruner=ticket", f"pruner.path={found}/tickets")
+    assert [r["sparsity"] for r in result["rounds"]] == [r["sparsity"] for r in read_jsonl(found / "rounds.jsonl")]
+    one, result = go("seed=5", "pruner=ticket", "pruner.init=fresh", f"pruner.path={found}/tickets/round_02.safetensors")
+    assert [r["sparsity"] for r in result["rounds"]] == [pytest.approx(0.36, abs=0.001)]
+    with pytest.raises(InputError, match="encoders.0.skip.0.weight is"):
+        go("pruner=ticket", f"pruner.path={found}/tickets", "prior.code_channels=7")
+    with pytest.raises(InputError, match="belongs to another network"):
+        go("pruner=ticket", f"pruner.path={found}/tickets", "prior=decoder")
+
+
+def test_replaying_all_tickets_repeats_the_run(go):
+    """Evaluation in isolation: the same picture, task and seed give the same numbers."""
+    found, result = go("pruner=imp", "pruner.rounds=2")
+    _, again = go("pruner=ticket", f"pruner.path={found}")
+    strip = [{k: v for k, v in r.items() if k != "seconds"} for r in result["rounds"]]
+    assert [{k: v for k, v in r.items() if k != "seconds"} for r in again["rounds"]] == strip
+
+
+def test_nothing_is_written_for_a_bad_config(go):
+    for bad in (["pruner=imp", "pruner.rate=20"], ["prior.depth=9"], ["task=inpaint", "task.missing=1"],
+                ["pruner=imp", "pruner.rewind_step=7"], ["seed=-1"], ["pruner=ticket", "pruner.path=none"],
+                ["fit.target=clean", "image.degraded=true"], ["trainer.threads=0"], ["image.name=nobody"]):
+        with pytest.raises(Exception) as e:
+            go(*bad)
+        chain = [e.value, e.value.__cause__]
+        assert any(isinstance(x, InputError) for x in chain), bad
+    assert not Path("runs").exists()
+
+
+def test_a_fit_that_diverges_says_so(go, monkeypatch):
+    from lipfw.fit import restoration
+
+    original = restoration.Restoration.loss
+    monkeypatch.setattr(restoration.Restoration, "loss", lambda self, o, i: original(self, o, i) * float("nan"))
+    with pytest.raises(InputError, match="diverged in round 0"):
+        go()
+
+
+# --- killing
+
+def start(folder: Path, *overrides) -> subprocess.Popen:
+    command = [sys.executable, "-m", "lipfw", "pruner=imp", "pruner.rounds=3", *TINY, "fit.steps=120",
+               "fit.steps_per_batch=2", "image.size=32", "prior.channels=16", *overrides]
+    return subprocess.Popen(command, cwd=folder, env=os.environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def outcome(folder: Path) -> tuple:
+    """Return what must not depend on interruptions: rounds without seconds, steps, pictures and tickets."""
+    (run_,) = folder.glob("runs/default/*/")
+    rounds = [{k: v for k, v in r.items() if k != "seconds"} for r in read_jsonl(run_ / "rounds.jsonl")]
+    files = sorted([*run_.glob("tickets/*"), *run_.glob("restored/*"), run_ / "restored.png", run_ / "compare.png"])
+    hashes = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+    return rounds, (run_ / "steps.jsonl").read_text(), hashes, sorted(p.name for p in run_.iterdir())
+
+
+@pytest.mark.parametrize("seconds", ["0", "1000"])
+def test_kill_9_and_the_same_command_again(tmp_path, seconds):
+    """SIGKILL at several moments; the same command in the end leaves what an uninterrupted run leaves, bit for bit."""
+    option = f"trainer.checkpoint_seconds={seconds}"
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "killed").mkdir()
+    whole = start(tmp_path / "whole", option)
+    out, _ = whole.communicate(timeout=300)
+    assert whole.returncode == 0, out.decode()
+    for lines in (3, 70, 130):      # records of 2 steps: in rounds 0, 1 and 2
+        process = start(tmp_path / "killed", option)
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and process.poll() is None:
+            files = list((tmp_path / "killed").glob("runs/default/*/steps.jsonl"))
+            if files and files[0].read_text().count("\n") >= lines:
+                process.send_signal(signal.SIGKILL)
+            time.sleep(0.01)
+        process.wait(timeout=60)
+        assert process.returncode == -signal.SIGKILL, process.stdout.read().decode()
+    last = start(tmp_path / "killed", option)
+    out, _ = last.communicate(timeout=300)
+    assert last.returncode == 0, out.decode()
+    assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
+    again = start(tmp_path / "killed", option)
+    out, _ = again.communicate(timeout=60)
+    assert again.returncode == 0 and b"already finished" in out
