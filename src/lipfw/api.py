@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 
 from lipfw.errors import InputError
 from lipfw.fit.restoration import Restoration
 from lipfw.fit.rounds import IterativePruning
+from lipfw.fit.trainer import make_trainer
 from lipfw.image.picture import Picture, finish, from_array
 from lipfw.image.read import read
 from lipfw.image.write import write_png
@@ -65,10 +65,7 @@ def restore(picture: str | Path | np.ndarray, task: Callable[[Picture], Problem]
     module = Restoration([problem], prior([problem.shape], seed=seed, **prior_options), steps=steps,
                          smoothing=smoothing, **(fit or {}))
     pruning = IterativePruning(pruner or Dense())
-    trainer = pl.Trainer(accelerator=device, devices=1, max_epochs=pruning.schedule.rounds, callbacks=[pruning],
-                         logger=False, enable_checkpointing=False, enable_progress_bar=False,
-                         enable_model_summary=False)
-    trainer.fit(module)
+    make_trainer(pruning.schedule.rounds, [pruning], device).fit(module)
     pixels = module.pictures("picked")[0].cpu()
     alpha = alpha_like(picture, pixels.shape)
     return Restored(pixels[0].permute(1, 2, 0).squeeze(-1).numpy(), None if alpha is None else alpha[0, 0].numpy(),

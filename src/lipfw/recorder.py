@@ -76,9 +76,8 @@ class Recorder(pl.Callback):
         if trainer.logger is not None:
             names = {f"rounds/{k}": record[k] for k in (*_ROUND_KEYS, "params_left", "seconds")
                      if record[k] is not None}
-            iteration = (round_ + 1) * module.steps
-            self._log(trainer.logger, names, round_, iteration)
-            self._log_picture(trainer.logger, round_, module, iteration)
+            self._log(trainer.logger, names, round_, (round_ + 1) * module.steps)
+            self._log_pictures(trainer.logger, record)
         self.seconds, self._since = 0.0, time.monotonic()
 
     def state_dict(self) -> dict:
@@ -115,12 +114,17 @@ class Recorder(pl.Callback):
     def _log(self, logger: Logger, names: dict, round_: int, iteration: int) -> None:
         logger.log_metrics({**names, "round": round_, "sparsity": 1 - self.pruning.density()}, step=iteration)
 
-    def _log_picture(self, logger: Logger, round_: int, module: Restoration, iteration: int) -> None:
-        if hasattr(logger, "log_image"):
-            caption = f"round {round_}, sparsity {1 - self.pruning.density():.2%}"
-            paths = [str(self.folder / self.picture_name(round_, i)) for i in range(len(self.pictures))]
-            logger.log_image("restored", paths, step=None,
-                             caption=[f"{caption}, {p.name}" for p in self.pictures])
+    def _log_pictures(self, logger: Logger, record: Mapping) -> None:
+        if not hasattr(logger, "log_image"):
+            return
+        each = record.get("images", {self.pictures[0].name: record})
+        captions = []
+        for p in self.pictures:
+            psnr = each[p.name]["psnr_picked"]
+            captions.append(f"round {record['round']}, sparsity {record['sparsity']:.2%}, {p.name}"
+                            + (f", {psnr:.2f} dB" if psnr is not None else ""))
+        paths = [str(self.folder / self.picture_name(record["round"], i)) for i in range(len(self.pictures))]
+        logger.log_image("restored", paths, caption=captions)
 
 
 def alpha_like(picture: Picture, shape: torch.Size) -> torch.Tensor | None:

@@ -1,11 +1,9 @@
 """One run: config -> pictures, problems, prior, pruner, fit, callbacks -> Trainer.fit -> result.json."""
 import json
-import logging
 import math
 import platform
 import shutil
 import time
-import warnings
 from functools import partial
 from pathlib import Path
 
@@ -16,13 +14,14 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from lipfw import __version__
-from lipfw.errors import InputError, choice, number, whole
+from lipfw.errors import choice, number, whole
 from lipfw.files import read_jsonl, write_atomic, write_json, write_text
 from lipfw.fit.checkpoint import Checkpoint
 from lipfw.fit.evaluation import psnr, ssim
 from lipfw.fit.progress import FitProgress
 from lipfw.fit.rounds import IterativePruning
 from lipfw.fit.stopping import last_before_rises
+from lipfw.fit.trainer import device_name, make_trainer
 from lipfw.folder import run_folder
 from lipfw.image.picture import Picture
 from lipfw.image.read import read
@@ -51,7 +50,7 @@ def run(cfg: DictConfig, command: str | None = None) -> dict:
         return json.loads(done.read_text())
 
     whole("seed", cfg.seed, least=0)
-    accelerator = _accelerator(cfg.trainer.accelerator)
+    device_name(cfg.trainer.accelerator)        # refuses a GPU that is not there
     seconds = number("trainer.checkpoint_seconds", cfg.trainer.checkpoint_seconds, 0, math.inf)
     if cfg.trainer.threads is not None:
         torch.set_num_threads(whole("trainer.threads", cfg.trainer.threads, least=1))
@@ -74,13 +73,9 @@ def run(cfg: DictConfig, command: str | None = None) -> dict:
     callbacks = [pruning, recorder, Checkpoint(checkpoint, seconds)]
     if not quiet:
         callbacks.insert(2, FitProgress(pruning, console))
-    _quiet_libraries()
     logger = open_logger(cfg, folder)
     try:
-        trainer = pl.Trainer(accelerator=accelerator, devices=1, max_epochs=pruning.schedule.rounds,
-                             callbacks=callbacks, logger=logger or False, enable_progress_bar=False,
-                             enable_model_summary=False, enable_checkpointing=False, log_every_n_steps=1,
-                             default_root_dir=folder)
+        trainer = make_trainer(pruning.schedule.rounds, callbacks, cfg.trainer.accelerator, logger, folder)
         trainer.fit(module, ckpt_path=checkpoint if checkpoint.exists() else None)
         result = _finish(folder, cfg, recorder, problems, started, str(module.device), command)
         if logger is not None:
@@ -93,14 +88,6 @@ def run(cfg: DictConfig, command: str | None = None) -> dict:
     console.print(rounds_table(result))
     console.print(closing(folder, result), highlight=False, soft_wrap=True)
     return result
-
-
-def _accelerator(name: str) -> str:
-    """Return Lightning's word for the device. Raises InputError if it is not there."""
-    choice("trainer.accelerator", name, ("auto", "cpu", "gpu"))
-    if name == "gpu" and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
-        raise InputError("trainer=gpu, but torch sees no GPU on this machine; use trainer=auto or trainer=cpu")
-    return name
 
 
 def _finish(folder: Path, cfg: DictConfig, recorder: Recorder, problems: list[Problem], started: float,
@@ -135,12 +122,3 @@ def _finish(folder: Path, cfg: DictConfig, recorder: Recorder, problems: list[Pr
 def _finite(value: float) -> float | None:
     """Return None for NaN (no clean picture) and infinity (nothing was degraded): JSON has neither."""
     return value if math.isfinite(value) else None
-
-
-def _quiet_libraries() -> None:
-    """Keep Lightning's adverts and its warnings about things that are on purpose here off the terminal."""
-    for name in ("pytorch_lightning", "lightning_fabric", "pytorch_lightning.utilities.rank_zero"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for text in (".*does not have many workers.*", ".*`train_dataloader`.*", ".*anonymous.*", ".*LeafSpec.*",
-                 ".*tensorboardX.*", ".*GPU available but not used.*", ".*mid-epoch.*"):
-        warnings.filterwarnings("ignore", text)

@@ -1,0 +1,42 @@
+"""The Lightning Trainer as every fit here uses it: one device, one epoch a round, and quiet."""
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import Logger
+
+from lipfw.errors import InputError, choice
+
+
+def device_name(accelerator: str) -> str:
+    """Return Lightning's accelerator for auto, cpu or gpu; auto takes a CUDA GPU if there is one, else the CPU.
+
+    Apple's GPUs are not used: they lack the float64 that the windowed variance needs. Raises InputError for a GPU that
+    is not there.
+    """
+    choice("trainer.accelerator", accelerator, ("auto", "cpu", "gpu"))
+    there = torch.cuda.is_available()
+    if accelerator == "gpu" and not there:
+        raise InputError("trainer=gpu, but torch sees no GPU (CUDA) on this machine; use trainer=auto or trainer=cpu")
+    return "cuda" if there and accelerator != "cpu" else "cpu"
+
+
+def make_trainer(rounds: int, callbacks: Sequence[pl.Callback], accelerator: str = "auto",
+                 logger: Logger | None = None, folder: Path | None = None) -> pl.Trainer:
+    """Return a Trainer for a number of rounds. Checkpoints, bars and summaries are left to our own callbacks."""
+    _quiet_libraries()
+    return pl.Trainer(accelerator=device_name(accelerator), devices=1, max_epochs=rounds, callbacks=list(callbacks),
+                      logger=logger or False, enable_progress_bar=False, enable_model_summary=False,
+                      enable_checkpointing=False, log_every_n_steps=1, default_root_dir=folder)
+
+
+def _quiet_libraries() -> None:
+    """Keep Lightning's adverts, and its warnings about things that are on purpose here, off the terminal."""
+    for name in ("pytorch_lightning", "lightning_fabric", "pytorch_lightning.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for text in (".*does not have many workers.*", ".*`train_dataloader`.*", ".*anonymous.*", ".*LeafSpec.*",
+                 ".*tensorboardX.*", ".*GPU available but not used.*", ".*mid-epoch.*"):
+        warnings.filterwarnings("ignore", text)
