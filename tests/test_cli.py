@@ -66,7 +66,8 @@ MISTAKES = [
     (["pruner.rounds=3"], "pruner.rounds is an option of pruner=imp"), (["+nonsense=1"], "nonsense is no option"),
     (["pruner=imp", "+pruner.depth=1"], "pruner.depth is no option"),
     (["pruner=imp", "pruner.rate=20"], "did you mean 0.2?"), (["task=superres", "task.factor=1"], "at least 2, got 1"),
-    (["task.sigma=-5"], "task.sigma must be a number in [0, 255], got -5"), (["image=file"], "image.path must be given"),
+    (["task.sigma=-5"], "task.sigma must be a number in [0, 255], got -5"),
+    (["image=file"], "image.path must be given"),
     (["image=file", "image.path=nowhere.png"], "nowhere.png does not exist"),
     (["image=file", "image.path=text.png"], "text.png"), (["image=file", "image.path=empty.png"], "empty.png"),
     (["image=file", "image.path=cut.png"], "cut.png"), (["image.max_pixels=100"], "image.max_pixels"),
@@ -76,7 +77,8 @@ MISTAKES = [
     (["-cn", "quickstrat"], "did you mean quickstart?"), (["fit.steps=many"], "fit.steps must be a whole number"),
     (["image=set5", "image.name=bird"], "LIPFW_DATA"), (["seed=zero"], "seed must be a whole number"),
     (["task=inpaint", "task.mask=cut.png"], "cut.png"), (["trainer.accelerator=tpux"], "trainer.accelerator"),
-    (["trainer.checkpoint_seconds=soon"], "trainer.checkpoint_seconds"), (["trainer.progress=maybe"], "trainer.progress"),
+    (["trainer.checkpoint_seconds=soon"], "trainer.checkpoint_seconds"),
+    (["trainer.progress=maybe"], "trainer.progress"),
 ]
 
 

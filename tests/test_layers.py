@@ -5,14 +5,14 @@ from pathlib import Path
 import lipfw
 
 ROOT = Path(lipfw.__file__).parent
-BASE = {"streams", "problem", "mask", "ticket", "files", "errors"}
+BASE = {"streams", "problem", "mask", "ticket", "files", "errors", "listing"}
 TOP = {"run", "recorder", "summary", "tracking", "api", "report"}
 ALLOWED = {     # layer -> the lipfw modules it may import, besides itself
     **{name: BASE for name in BASE},
     "image": BASE, "prior": BASE, "pruner": BASE,
     "task": BASE | {"image"},                                       # a task is a function of a picture
     "fit": BASE | {"prior", "pruner"},
-    "folder": set(), "argv": {"errors"},
+    "folder": {"errors", "listing"}, "argv": {"errors"},
     **{name: BASE | TOP | {"image", "task", "prior", "pruner", "fit", "folder"} for name in TOP},
     "cli": {"argv", "errors", "folder", "run"}, "__main__": {"cli"}, "__init__": set(),
 }

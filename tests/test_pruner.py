@@ -159,4 +159,5 @@ def test_initial_weights_are_needed_only_for_the_ticket(run):
 def test_bad_options_of_replay(run, tmp_path):
     refused(lambda: Replay(str(run), "fersh"), "pruner.init", "ticket, fresh", "'fersh'", "did you mean fresh?")
     refused(lambda: Replay(str(tmp_path / "none")), "none", "no ticket")
-    refused(lambda: Replay(str(tmp_path)), "no round_*.safetensors")
+    (tmp_path / "empty").mkdir()
+    refused(lambda: Replay(str(tmp_path / "empty")), "no ticket")

@@ -115,7 +115,7 @@ def test_several_pictures_share_the_weights(make, train, picture):
     for a, b in zip(module.prior.network.parameters(), reference.prior.network.parameters(), strict=True):
         assert torch.allclose(a, b, atol=2e-3)      # Adam's first step is lr * sign: tiny gradients may flip
     summary = module.summary()
-    assert summary["loss"] == pytest.approx(float(sum(losses)) / 2, rel=1e-5)
+    assert summary["loss"] == pytest.approx(float(sum(losses).detach()) / 2, rel=1e-5)
     assert set(summary["images"]) == {"waves", "ramp"}
     mean = np.mean([v["psnr_final"] for v in summary["images"].values()])
     assert summary["psnr_final"] == pytest.approx(mean)

@@ -58,7 +58,7 @@ def reference(make, rewind_step=0, steps=12, rate=0.2):
 
 
 def _refresh(convolutions):
-    """torch computes weight = weight_orig * weight_mask before a forward pass: after the last step it is one step old."""
+    """torch computes weight = weight_orig * weight_mask before a forward pass: after a step it is one step old."""
     for c in convolutions:
         if prune.is_pruned(c):
             c.weight = c.weight_orig * c.weight_mask

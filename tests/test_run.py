@@ -125,7 +125,8 @@ def test_a_ticket_goes_to_another_picture_and_task(go):
     found, _ = go("pruner=imp", "pruner.rounds=2")
     folder, result = go("task=inpaint", "image.name=chelsea", "pruner=ticket", f"pruner.path={found}/tickets")
     assert [r["sparsity"] for r in result["rounds"]] == [r["sparsity"] for r in read_jsonl(found / "rounds.jsonl")]
-    one, result = go("seed=5", "pruner=ticket", "pruner.init=fresh", f"pruner.path={found}/tickets/round_02.safetensors")
+    one = f"pruner.path={found}/tickets/round_02.safetensors"
+    _, result = go("seed=5", "pruner=ticket", "pruner.init=fresh", one)
     assert [r["sparsity"] for r in result["rounds"]] == [pytest.approx(0.36, abs=0.001)]
     with pytest.raises(InputError, match="encoders.0.skip.0.weight is"):
         go("pruner=ticket", f"pruner.path={found}/tickets", "prior.code_channels=7")

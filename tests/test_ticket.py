@@ -14,9 +14,10 @@ from torch import nn
 
 from lipfw import ticket as module
 from lipfw.errors import InputError
+from lipfw.listing import tickets_in
 from lipfw.mask import Mask, keep_top, prunable
 from lipfw.prior.skip import Skip
-from lipfw.ticket import INITIAL, Ticket, checksum, save_initial, tickets_in
+from lipfw.ticket import INITIAL, Ticket, checksum, save_initial
 
 ABOUT = {"architecture": '{"network": "skip"}', "round": "3", "pruner": "σ", "seed": "0", "initial": "abc", "image": ""}
 SHAPES = {"up.weight": (5, 3, 3, 3), "down.weight": (1,), "head.weight": (7,), "even.weight": (2, 4, 1, 1)}
@@ -239,13 +240,18 @@ def test_initial_weights_of_another_run_missing_or_damaged(tmp_path, path):
 def test_a_path_names_one_ticket_a_folder_or_a_run(tmp_path):
     tickets = tmp_path / "run" / "tickets"
     tickets.mkdir(parents=True)
-    refused(lambda: tickets_in(tickets), tickets, "round_*.safetensors")
+    refused(lambda: tickets_in(tickets), tickets, "round_07.safetensors")
     files = [tickets / f"round_{r:02d}.safetensors" for r in (10, 2, 0)]
     for file in (*files, tickets / INITIAL, tickets / "notes.txt"):
         file.touch()
     assert tickets_in(tickets) == tickets_in(tmp_path / "run") == files[::-1]
     assert tickets_in(str(files[0])) == [files[0]]
-    refused(lambda: tickets_in(tmp_path), tmp_path, "pruner=imp")
+    assert tickets_in(tmp_path) == files[::-1]      # runs/<name> with a single run
+    other = tmp_path / "other" / "tickets"
+    other.mkdir(parents=True)
+    (other / "round_01.safetensors").touch()
+    refused(lambda: tickets_in(tmp_path), tmp_path, "holds 2 runs")
+    refused(lambda: tickets_in(tmp_path / "none"), "none", "pruner=imp")
 
 
 def test_more_than_a_hundred_rounds_stay_in_order(tmp_path):

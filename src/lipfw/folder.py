@@ -1,23 +1,27 @@
 """Where a run's results lie: a folder whose name follows from what the run is. No torch here: launchers ask it too."""
 import hashlib
 import json
+import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from lipfw.errors import InputError
+from lipfw.listing import pictures_in, tickets_in
+
 # Options that change where or how fast a run happens, or how it is shown, and not its result.
 _IRRELEVANT = {"name", "out", "logger", "trainer", "protocol", "hydra"}
-_IRRELEVANT_FIT = {"steps_per_batch", "kernel"}
+_IRRELEVANT_IN = {"fit": {"steps_per_batch", "kernel"}, "image": {"max_pixels"}}
 
 
 def options(cfg: DictConfig) -> dict:
     """Return the resolved options that change a run's result."""
     every = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     out = {k: v for k, v in every.items() if k not in _IRRELEVANT}
-    if isinstance(out.get("fit"), dict):
-        out["fit"] = {k: v for k, v in out["fit"].items() if k not in _IRRELEVANT_FIT}
+    for group, names in _IRRELEVANT_IN.items():
+        if isinstance(out.get(group), dict):
+            out[group] = {k: v for k, v in out[group].items() if k not in names}
     return out
 
 
@@ -26,7 +30,12 @@ def identity(cfg: DictConfig) -> dict:
 
     So the same command on a changed picture is another run, and a copy of the picture elsewhere is the same.
     """
-    return _by_content(options(cfg))
+    out = options(cfg)
+    for group, key in (("image", "path"), ("task", "mask"), ("pruner", "path")):
+        node = out.get(group)
+        if isinstance(node, dict) and isinstance(node.get(key), str):
+            node[key] = _digest(node[key], group)
+    return out
 
 
 def label_parts(cfg: DictConfig) -> list[str]:
@@ -49,22 +58,16 @@ def _module(node: DictConfig) -> str:
     return str(node._target_).split(".")[-2]
 
 
-def _by_content(value):
-    if isinstance(value, Mapping):
-        return {k: _digest(v) if k in ("path", "mask") and isinstance(v, str) else _by_content(v)
-                for k, v in value.items()}
-    return value
-
-
-def _digest(path: str) -> str:
-    """Return a hash of a file or of all files in a folder; the path itself if there is nothing (an error follows)."""
-    p = Path(path).expanduser()
-    files = sorted(f for f in p.rglob("*") if f.is_file()) if p.is_dir() else [p] if p.is_file() else []
-    if not files:
+def _digest(path: str, group: str) -> str:
+    """Return a hash of the file, pictures or tickets at a path; the path itself if there is nothing (an error)."""
+    p = Path(os.path.expanduser(path))
+    try:
+        files = [p] if p.is_file() else tickets_in(p) if group == "pruner" else pictures_in(p)
+    except InputError:
         return path
     digest = hashlib.sha256()
     for f in files:
-        digest.update((str(f.relative_to(p)) if p.is_dir() else "").encode() + b"\0")
+        digest.update((f.name if len(files) > 1 else "").encode() + b"\0")
         with open(f, "rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()

@@ -94,6 +94,8 @@ def keep_top(scores: Mapping[str, Tensor], count: int, within: Mask | None = Non
     >>> m["w"].tolist()
     [True, False, False, True]
     """
+    if not scores:
+        raise ValueError("the network has no convolution weights to prune")
     flat = torch.cat([s.detach().flatten() for s in scores.values()])
     available = within.count if within is not None else flat.numel()
     if not 0 <= count <= available:

@@ -23,7 +23,7 @@ from lipfw.fit.rounds import IterativePruning
 from lipfw.fit.stopping import last_before_rises
 from lipfw.fit.trainer import device_name, make_trainer
 from lipfw.folder import run_folder
-from lipfw.image.picture import Picture
+from lipfw.image.picture import Picture, check_pixels
 from lipfw.image.read import read
 from lipfw.image.write import sheet
 from lipfw.problem import Problem
@@ -57,6 +57,8 @@ def run(cfg: DictConfig, command: str | None = None) -> dict:
     pictures: list[Picture] = instantiate(cfg.image)
     task = instantiate(cfg.task)
     problems: list[Problem] = [task(p) for p in pictures]
+    for p in problems:      # super-resolution makes pictures larger than the file
+        check_pixels(f"the restored {p.name}", p.shape[2], p.shape[1], cfg.image.max_pixels)
     prior = instantiate(cfg.prior)(shapes=[p.shape for p in problems])
     pruning = IterativePruning(instantiate(cfg.pruner))
     module = instantiate(cfg.fit)(problems=problems, prior=prior)

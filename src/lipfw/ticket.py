@@ -47,8 +47,9 @@ class Ticket:
     def save(self, path: Path) -> None:
         """Write the ticket in one step; equal tickets make equal files."""
         packed = {n: torch.from_numpy(np.packbits(m.cpu().numpy().reshape(-1))) for n, m in self.mask.items()}
-        header = {"version": VERSION, "density": self.mask.density, "kept": self.mask.count, "total": self.mask.total,
-                  "shapes": {n: list(m.shape) for n, m in self.mask.items()}, "about": dict(self.about)}
+        header = {"version": VERSION, "bits": checksum(packed), "density": self.mask.density, "kept": self.mask.count,
+                  "total": self.mask.total, "shapes": {n: list(m.shape) for n, m in self.mask.items()},
+                  "about": dict(sorted(self.about.items()))}
         metadata = {FORMAT: json.dumps(header)}     # one entry: safetensors writes several in random order
         write_atomic(path, lambda p: save_file(packed, p, metadata=metadata))
 
@@ -73,11 +74,11 @@ class Ticket:
                 raise InputError(f"{path} has ticket format {header['version']}, this lipfw reads {VERSION}; "
                                  "find the ticket again or use the lipfw that wrote it")
             mask = Mask({n: _unpack(packed[n], shape) for n, shape in header["shapes"].items()})
-            sound = (mask.count, mask.total) == (header["kept"], header["total"])
+            sound = (checksum(packed), mask.count, mask.total) == (header["bits"], header["kept"], header["total"])
             about = {str(k): str(v) for k, v in header["about"].items()}
         except InputError:
             raise
-        except (KeyError, ValueError, TypeError, AttributeError):
+        except (KeyError, ValueError, TypeError, AttributeError, RuntimeError):
             sound = False
         if not sound:
             raise InputError(f"{path} is damaged: its masks do not match its own header; copy it again")
@@ -103,24 +104,9 @@ class Ticket:
 
 def save_initial(folder: Path, state: Mapping[str, Tensor]) -> str:
     """Write the weights that the tickets of a folder start from, in one step; returns their checksum."""
-    state = {n: t.detach().cpu().contiguous() for n, t in state.items()}
+    state = {n: t.detach().cpu().contiguous().clone() for n, t in state.items()}   # clone: weights may be shared
     write_atomic(Path(folder) / INITIAL, lambda p: save_file(state, p))
     return checksum(state)
-
-
-def tickets_in(path: Path) -> list[Path]:
-    """Return the ticket files that a path names: the file itself, or a folder's round_*.safetensors in order.
-
-    The folder may also be the run's own, with `tickets/` in it. Raises InputError if there is none.
-    """
-    path = Path(path)
-    if path.is_dir():
-        folder = path / "tickets" if (path / "tickets").is_dir() else path
-        found = sorted(folder.glob("round_*.safetensors"))
-        if not found:
-            raise InputError(f"no round_*.safetensors in {folder}; give the tickets/ folder of a run with pruner=imp")
-        return found
-    return [path]
 
 
 def _unpack(packed: Tensor, shape: list[int]) -> Tensor:

@@ -34,10 +34,17 @@ def psnr(problem: Problem, x: Tensor) -> Tensor:
 
 
 def ssim(problem: Problem, x: Tensor) -> Tensor:
-    """Return the structural similarity (11x11 Gaussian window); NaN if no clean picture is known or it is too small."""
+    """Return the structural similarity (11x11 Gaussian window, pixels whose window lies inside the picture).
+
+    NaN if no clean picture is known or it is smaller than the window. The same numbers as scikit-image's with Gaussian
+    weights; torchmetrics' own mean takes in the mirrored border, or does not, by its version.
+    """
     if problem.image is None:
         return x.new_full((), torch.nan)
     a = scored(problem, x)
     if min(a.shape[2:]) < _SSIM_WINDOW:
         return x.new_full((), torch.nan)
-    return structural_similarity_index_measure(a, scored(problem, problem.image), data_range=1.0)
+    _, each = structural_similarity_index_measure(a, scored(problem, problem.image), data_range=1.0,
+                                                  return_full_image=True)
+    b = _SSIM_WINDOW // 2
+    return each[:, :, b:-b, b:-b].mean()

@@ -53,7 +53,7 @@ class WindowedVariance(nn.Module):
         mean = self.sum / self.window
         torch.sub(self.squares.sum() / self.window, mean.square().sum(), out=self.variance)
         self.variance /= x.numel()
-        waiting = (step - self.step < self.patience) | torch.isinf(self.least)
+        waiting = (step - self.step <= self.patience) | torch.isinf(self.least)
         better = (self.variance < self.least) & waiting
         self.least.copy_(torch.where(better, self.variance, self.least))
         self.step.copy_(torch.where(better, step, self.step))

@@ -18,15 +18,16 @@ GREY, COLOUR = ("1", "L", "LA", "La"), ("P", "PA", "RGB", "RGBA", "RGBX", "RGBa"
 ORIENTATION = 274  # the EXIF tag
 
 
-def read(path, max_pixels: int = MAX_PIXELS) -> Picture:
+def read(path, max_pixels: int = MAX_PIXELS, option: str = "image.path") -> Picture:
     """Return the picture in a file; its name is the file's name without the ending.
 
     Grey stays grey, palettes become RGB, CMYK and YCbCr are converted to RGB without colour profiles, an alpha or a
     transparent colour becomes `alpha`, EXIF orientation is applied, of several frames the first is taken. 16-bit PNG
-    and TIFF keep their 16 bits; floats in [0, 1] count as 16 bits. Raises InputError with path, cause and remedy.
+    and TIFF keep their 16 bits; floats in [0, 1] count as 16 bits. Raises InputError with path, cause and remedy;
+    `option` is the option that names the path.
     """
     path = Path(os.path.expanduser(str(path)))  # not Path.expanduser, which fails for a file named ~x.png
-    start = _start(path)
+    start = _start(path, option)
     try:
         with _strict_pillow():
             array, orientation = _decode(path, start, max_pixels)
@@ -41,7 +42,7 @@ def read(path, max_pixels: int = MAX_PIXELS) -> Picture:
     return from_array(path.stem, _orient(array, orientation))
 
 
-def _start(path: Path) -> bytes:
+def _start(path: Path, option: str) -> bytes:
     """Return the first bytes of a regular file that is there, may be read and is not empty."""
     try:
         mode = path.stat().st_mode  # asked first: opening a pipe would wait for ever
@@ -52,7 +53,7 @@ def _start(path: Path) -> bytes:
         with open(path, "rb") as file:
             start = file.read(32)
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{path} does not exist; image.path is relative to the folder the command runs in "
+        raise InputError(f"{path} does not exist; {option} is relative to the folder the command runs in "
                          f"({Path.cwd()})") from None
     except PermissionError:
         raise InputError(f"{path} may not be read (permission denied); make it readable, e.g. chmod u+r") from None

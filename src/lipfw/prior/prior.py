@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from lipfw.errors import number
+from lipfw.errors import number, whole
 from lipfw.streams import stream
 
 
@@ -25,7 +25,7 @@ class Prior(nn.Module):
         self.network = network
         self.shapes = [tuple(s) for s in shapes]
         self.jitter = number("prior.jitter", jitter, 0, 10)
-        self.seed = seed
+        self.seed = whole("prior.seed", seed, least=0)
         self.architecture = dict(architecture or {})
         for i, code in enumerate(codes):        # derived from the seed: no need to store them in checkpoints
             self.register_buffer(f"code{i}", code, persistent=False)

@@ -19,7 +19,7 @@ class IMP(Pruner):
 
     def __init__(self, rounds: int = 16, rate: float = 0.2, rewind_step: int = 0):
         whole("pruner.rounds", rounds, least=0)
-        hint = f"it is a fraction: did you mean {rate / 100:g}?" if isinstance(rate, (int, float)) and rate >= 1 else ""
+        hint = f"it is a fraction: did you mean {rate / 100:g}?" if isinstance(rate, (int, float)) and rate > 1 else ""
         rate = number("pruner.rate", rate, 0, 1, open_low=True, open_high=True, hint=hint)
         whole("pruner.rewind_step", rewind_step, least=0)
         self.schedule = Schedule([(1 - rate) ** r for r in range(rounds + 1)], rate, rewind_step)

@@ -1,16 +1,15 @@
 """Replay the tickets of an earlier run, on the same or another picture, task and seed."""
-from pathlib import Path
-
 from torch import nn
 
 from lipfw.errors import InputError, choice
+from lipfw.listing import tickets_in
 from lipfw.mask import Mask
 from lipfw.pruner.pruner import Loss, Pruner, Schedule
-from lipfw.ticket import Ticket, tickets_in
+from lipfw.ticket import Ticket
 
 
 class Replay(Pruner):
-    """One round for each ticket that `path` names: a file, or the tickets/ folder of a run.
+    """One round for each ticket that `path` names: a file, or a run with its tickets.
 
     `init="ticket"` starts from the weights stored with the tickets (the winning ticket), "fresh" from the run's own
     (the mask alone). Raises InputError for a ticket of another architecture, naming the first tensor that does not fit.
@@ -18,7 +17,7 @@ class Replay(Pruner):
 
     def __init__(self, path: str, init: str = "ticket"):
         self.init = choice("pruner.init", init, ("ticket", "fresh"))
-        self.paths = tickets_in(Path(path))
+        self.paths = tickets_in(path)
         self.tickets = [Ticket.load(p) for p in self.paths]
         self.schedule = Schedule([t.mask.density for t in self.tickets])
 

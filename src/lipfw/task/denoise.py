@@ -1,7 +1,7 @@
 """Denoising: y = clip(x + n), n Gaussian."""
 import torch
 
-from lipfw.errors import number
+from lipfw.errors import number, whole
 from lipfw.image.picture import Picture
 from lipfw.problem import Problem
 from lipfw.streams import stream
@@ -17,7 +17,7 @@ class Denoise:
 
     def __init__(self, sigma: float = 25, seed: int = 0):
         self.sigma = number("task.sigma", sigma, 0, 255, hint="it is in grey levels of 255")
-        self.seed = seed
+        self.seed = whole("task.seed", seed, least=0)
 
     def __call__(self, picture: Picture) -> Problem:
         """Return the problem of one picture; the noise depends on the seed and the picture's name alone."""

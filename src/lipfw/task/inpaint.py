@@ -1,9 +1,7 @@
 """Inpainting: some pixels are missing."""
-from pathlib import Path
-
 import torch
 
-from lipfw.errors import InputError, number
+from lipfw.errors import InputError, number, whole
 from lipfw.image.picture import Picture
 from lipfw.image.read import read
 from lipfw.problem import Problem
@@ -20,7 +18,8 @@ class Inpaint:
 
     def __init__(self, missing: float = 0.5, per_channel: bool = False, mask: str | None = None, seed: int = 0):
         self.missing = number("task.missing", missing, 0, 1, open_high=True, hint="it is the fraction that is hidden")
-        self.per_channel, self.mask, self.seed = per_channel, mask, seed
+        self.per_channel, self.mask = per_channel, mask
+        self.seed = whole("task.seed", seed, least=0)
 
     def __call__(self, picture: Picture) -> Problem:
         """Return the problem of one picture; the loss is taken on the known pixels, with zeros for the rest."""
@@ -41,13 +40,10 @@ class Inpaint:
         return draw >= self.missing
 
     def _from_file(self, picture: Picture) -> torch.Tensor:
-        mask = read(Path(self.mask))
+        mask = read(self.mask, option="task.mask")
         have, want = tuple(mask.pixels.shape[2:]), tuple(picture.pixels.shape[2:])
         if have != want:
             raise InputError(f"task.mask={self.mask} is {have[1]}x{have[0]} pixels, the picture {want[1]}x{want[0]}; "
-                             "give a mask of the picture's size" + self._size_hint(have, want))
+                             "give a mask of the picture's size (image.size and image.fit_size=crop change the "
+                             "picture, not the mask)")
         return mask.pixels.mean(1, keepdim=True) >= 0.5
-
-    @staticmethod
-    def _size_hint(have, want) -> str:
-        return " (image.size and image.fit_size=crop change the picture, not the mask)" if have > want else ""

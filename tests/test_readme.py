@@ -1,0 +1,104 @@
+"""The README tells the truth: its commands run as written, shrunk by what is appended; its table names every option."""
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from lipfw.cli import CONF
+from lipfw.image.write import write_png
+
+README = Path(__file__).parents[1] / "README.md"
+pytestmark = pytest.mark.skipif(not README.is_file(), reason="not a checkout")
+TEXT = README.read_text() if README.is_file() else ""
+COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)
+            for line in block.splitlines() if line.startswith("python -m lipfw")]
+TINY = ["image.size=32", "prior.channels=4", "prior.depth=3", "fit.steps=2", "logger=none", "trainer=smoke"]
+
+
+def test_the_literal_sweep_and_the_two_commands_stand_there():
+    assert "python -m lipfw task=denoise pruner=imp -m seed=0..9" in COMMANDS
+    assert "make run " in TEXT and "make test " in TEXT and len(COMMANDS) >= 9
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """Run all commands in order in one folder and one process; gives each one's (exit status, standard error)."""
+    folder = tmp_path_factory.mktemp("readme")
+    for name, size in (("noisy", (40, 36)), ("holes", (32, 32)), ("small", (20, 24))):
+        write_png(folder / f"{name}.png", torch.rand(1, 3, *size))
+    write_png(folder / "mask.png", (torch.rand(1, 1, 32, 32) > 0.2).float())
+    jobs = []
+    for command in COMMANDS:
+        module, *words = shlex.split(command)[2:]
+        if module == "lipfw":
+            kept = [w for w in words if not w.startswith(("image.size=", "trainer=", "seed=", "pruner.rounds="))]
+            seed = ["seed=0..1"] if any(w.startswith("seed=") for w in words) else []
+            words = [*kept, *seed, *TINY, *(["pruner.rounds=1"] if "pruner=imp" in words else [])]
+        jobs.append((module, words))
+    code = """
+import contextlib, io, json, runpy, sys
+from hydra.core.global_hydra import GlobalHydra
+found = []
+for module, words in json.loads(sys.argv[1]):
+    GlobalHydra.instance().clear()
+    sys.argv, status = [module, *words], 0
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as err:
+        try:
+            runpy.run_module(module + ".__main__", run_name="__main__")
+        except SystemExit as e:
+            status = e.code or 0
+    found.append((status, err.getvalue()))
+print(json.dumps(found))
+"""
+    process = subprocess.run([sys.executable, "-c", code, json.dumps(jobs)], cwd=folder, capture_output=True, text=True,
+                             env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300)
+    assert process.returncode == 0, process.stderr
+    return json.loads(process.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("number", range(len(COMMANDS)), ids=COMMANDS)
+def test_each_command_runs(done, number):
+    status, err = done[number]
+    assert status == 0, err
+
+
+def test_the_python_example_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_png(tmp_path / "noisy.png", torch.rand(1, 3, 20, 20))
+    (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    assert "steps=2000" in code
+    exec(code.replace("steps=2000", "steps=2, channels=4, depth=2"), {})
+    assert (tmp_path / "restored.png").is_file()
+
+
+def test_the_table_names_every_option_and_no_other():
+    groups = "task|image|prior|pruner|fit|trainer|logger"
+    in_table = set(re.findall(rf"^\| `(\w+|(?:{groups})\.\w+)` \|", TEXT, re.MULTILINE))
+    there = {"seed", "name", "out"}
+    for group in ("task", "image", "prior", "pruner", "fit", "trainer", "logger"):
+        for path in (CONF / group).glob("[!_]*.yaml"):
+            with initialize_config_dir(str(CONF), version_base="1.3"):
+                node = OmegaConf.to_container(compose("config", [f"{group}={path.stem}"])[group])
+            there |= {f"{group}.{k}" for k in node if not k.startswith("_")}
+    internal = {"image.set", "logger.settings", "logger.close"}     # fixed by the YAML that is chosen
+    assert in_table == there - internal
+
+
+def test_the_table_tells_the_defaults():
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = OmegaConf.to_container(compose("config"))
+    for option, default in re.findall(r"^\| `([a-z_.]+)` \| `([^`]*)` \|", TEXT, re.MULTILINE):
+        group, _, key = option.rpartition(".")
+        node = cfg.get(group, {}) if group else cfg
+        if key in node and option != "logger.mode":
+            value = node[key]
+            told = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+            assert default == told, option
