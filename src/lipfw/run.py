@@ -18,6 +18,7 @@ from lipfw.errors import choice, number, whole
 from lipfw.files import read_jsonl, write_atomic, write_json, write_text
 from lipfw.fit.checkpoint import Checkpoint
 from lipfw.fit.evaluation import psnr, ssim
+from lipfw.fit.memory import check_memory
 from lipfw.fit.progress import FitProgress
 from lipfw.fit.rounds import IterativePruning
 from lipfw.fit.stopping import last_before_rises
@@ -50,7 +51,7 @@ def run(cfg: DictConfig, command: str | None = None) -> dict:
         return json.loads(done.read_text())
 
     whole("seed", cfg.seed, least=0)
-    device_name(cfg.trainer.accelerator)        # refuses a GPU that is not there
+    device = device_name(cfg.trainer.accelerator)
     seconds = number("trainer.checkpoint_seconds", cfg.trainer.checkpoint_seconds, 0, math.inf)
     if cfg.trainer.threads is not None:
         torch.set_num_threads(whole("trainer.threads", cfg.trainer.threads, least=1))
@@ -60,6 +61,7 @@ def run(cfg: DictConfig, command: str | None = None) -> dict:
     for p in problems:      # super-resolution makes pictures larger than the file
         check_pixels(f"the restored {p.name}", p.shape[2], p.shape[1], cfg.image.max_pixels)
     prior = instantiate(cfg.prior)(shapes=[p.shape for p in problems])
+    check_memory(prior, device)
     pruning = IterativePruning(instantiate(cfg.pruner))
     module = instantiate(cfg.fit)(problems=problems, prior=prior)
     pruning.prepare(module)     # refuses a foreign ticket before anything is written

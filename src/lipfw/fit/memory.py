@@ -1,0 +1,50 @@
+"""Refusing a fit that can't fit into memory, before hours of swapping or a killed process."""
+import copy
+import os
+
+import torch
+
+from lipfw.errors import InputError
+from lipfw.prior.prior import Prior
+
+_SMALL = 256 * 256      # a picture that any machine can fit
+_TILE = 128             # side of the piece of a code that is tried
+_OVER_SAVED = 1.3       # peak over what the graph holds: 1.25 measured with the hourglass at 256 and 384 pixels
+
+
+def bytes_needed(prior: Prior) -> float:
+    """Return about how many bytes a step of the largest picture takes, scaled up from a forward pass of a piece."""
+    index = max(range(len(prior.shapes)), key=lambda i: prior.shapes[i][1] * prior.shapes[i][2])
+    code = prior.code(index)
+    piece = code[:, :, :_TILE, :_TILE].clone()      # a view would be counted with all of the code
+    held: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        held[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    network = copy.deepcopy(prior.network)      # batch norm's running statistics must not see the piece
+    weights = {p.untyped_storage().data_ptr() for p in network.parameters()}
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = network(piece)
+    saved = sum(n for pointer, n in held.items() if pointer not in weights)
+    del output
+    return _OVER_SAVED * saved * code[0, 0].numel() / piece[0, 0].numel()
+
+
+def check_memory(prior: Prior, device: str) -> None:
+    """Raise InputError if a step needs more memory than the machine, or its GPU, has."""
+    if max(h * w for _, h, w in prior.shapes) <= _SMALL:
+        return
+    if device == "cuda":
+        there = torch.cuda.mem_get_info()[1]
+    elif hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    else:
+        return
+    need = bytes_needed(prior)
+    if need > there:
+        _, h, w = max(prior.shapes, key=lambda s: s[1] * s[2])
+        raise InputError(f"a fit of {w}x{h} pixels needs about {need / 1e9:.0f} GB of memory, and there are "
+                         f"{there / 1e9:.0f} GB; use a smaller picture (image.size=) or network (prior.channels=)")
