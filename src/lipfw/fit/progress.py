@@ -5,7 +5,7 @@ import time
 import pytorch_lightning as pl
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from lipfw.fit.restoration import Restoration
@@ -67,7 +67,7 @@ class FitProgress(pl.Callback):
             line += "\n  shorter with image.size=128, fit.steps=, pruner.rounds=, prior.channels=32, or on a GPU"
         self.console.print(line, highlight=False, soft_wrap=True)
         if self.console.is_terminal:
-            self.bar = Progress(TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(),
+            self.bar = Progress(TextColumn("{task.description}"), BarColumn(bar_width=None),
                                 TimeRemainingColumn(compact=True), _State(), console=self.console)
             self.bar.start()
             done = trainer.current_epoch * module.steps + module.step % module.steps
@@ -76,12 +76,13 @@ class FitProgress(pl.Callback):
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
         if self.bar is None:
             return
-        state = f"{1 - self.pruning.density():.1%} sparse"
+        state = ""
         if module.records:
             last = module.records[-1]
-            state += f" loss {last['loss']:.2e}" + (f" {last['psnr']:.2f} dB" if last["psnr"] == last["psnr"] else "")
+            state = f"loss {last['loss']:.2e}" + (f" {last['psnr']:.2f} dB" if last["psnr"] == last["psnr"] else "")
+        where = f"round {trainer.current_epoch}/{trainer.max_epochs - 1} {1 - self.pruning.density():.1%} sparse"
         self.bar.update(self.task, completed=trainer.current_epoch * module.steps + module.step, state=state,
-                        description=f"round {trainer.current_epoch}/{trainer.max_epochs - 1}")
+                        description=where)
 
     def on_train_epoch_end(self, trainer, module) -> None:
         if self.bar is not None:
