@@ -55,8 +55,8 @@ class FitProgress(pl.Callback):
         self.pruning, self.console = pruning, console or Console()
         self.bar: Progress | None = None
 
-    def on_fit_start(self, trainer: pl.Trainer, module: Restoration) -> None:
-        step = seconds_a_step(module)
+    def on_train_start(self, trainer: pl.Trainer, module: Restoration) -> None:
+        step = seconds_a_step(module)     # not in on_fit_start: there a resumed run does not know its round yet
         rounds = trainer.max_epochs - trainer.current_epoch
         steps = rounds * module.steps - module.step % module.steps
         kind = module.device.type

@@ -1,0 +1,64 @@
+"""What a person sees: durations, the estimate, a bar that fits 80 columns, a line per round without a terminal."""
+import io
+
+import pytest
+import torch
+from rich.console import Console
+
+from lipfw.fit.checkpoint import Checkpoint
+from lipfw.fit.progress import FitProgress, seconds_a_step, spoken
+from lipfw.fit.rounds import IterativePruning
+from lipfw.fit.trainer import make_trainer
+from lipfw.pruner.imp import IMP
+
+
+@pytest.mark.parametrize("seconds, words", [(0.4, "0 s"), (89, "89 s"), (600, "10 min"), (3600, "1 h 00 min"),
+                                            (8100, "2 h 15 min"), (200_000, "55 h 33 min")])
+def test_durations(seconds, words):
+    assert spoken(seconds) == words
+
+
+def fit(module, console, tmp_path, rounds=2, ckpt_path=None, more=()):
+    pruning = IterativePruning(IMP(rounds=rounds - 1))
+    trainer = make_trainer(rounds, [pruning, FitProgress(pruning, console), *more], "cpu", folder=tmp_path)
+    trainer.fit(module, ckpt_path=ckpt_path)
+
+
+def test_a_line_per_round_without_a_terminal(make, tmp_path):
+    out = io.StringIO()
+    fit(make(), Console(file=out, width=80), tmp_path)
+    first, *rounds = out.getvalue().splitlines()
+    assert first.startswith("about ") and "2 rounds of 12 steps" in first and first.endswith("on this CPU")
+    assert [line.split(":")[0] for line in rounds] == ["round 0", "round 1"]
+    assert float(rounds[1].split("sparsity ")[1].split("%")[0]) == pytest.approx(20, abs=0.1)
+    assert all("PSNR peak" in line for line in rounds)
+
+
+def test_a_bar_of_80_columns_on_a_terminal(make, tmp_path):
+    out = io.StringIO()
+    fit(make(), Console(file=out, width=80, force_terminal=True, legacy_windows=False), tmp_path)
+    text = out.getvalue()
+    assert "round 1/1" in text and "sparse" in text and " dB" in text and "…" not in text
+
+
+def test_the_estimate_knows_what_is_done(make, tmp_path):
+    path = tmp_path / "c.ckpt"
+    fit(make(), Console(file=io.StringIO()), tmp_path, rounds=1, more=[Checkpoint(path)])
+    out = io.StringIO()
+    fit(make(), Console(file=out, width=80), tmp_path, rounds=4, ckpt_path=path)
+    assert "3 rounds of 12 steps" in out.getvalue()
+
+
+def test_long_runs_name_the_options_that_shorten_them(make, tmp_path, monkeypatch):
+    monkeypatch.setattr("lipfw.fit.progress.seconds_a_step", lambda module: 500.0)
+    out = io.StringIO()
+    fit(make(), Console(file=out, width=80), tmp_path)
+    assert "about 3 h 20 min" in out.getvalue() and "image.size=" in out.getvalue()
+
+
+def test_measuring_leaves_the_fit_untouched(make):
+    module = make()
+    before = {k: v.clone() for k, v in module.state_dict().items()}
+    assert seconds_a_step(module) > 0
+    for name, value in module.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0, equal_nan=True)
