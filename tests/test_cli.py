@@ -1,4 +1,6 @@
 """The command line as typed: sweeps, one line for each mistake, and no torch where none is needed."""
+import json
+import os
 import subprocess
 import sys
 
@@ -11,8 +13,6 @@ TINY = ["trainer=smoke", "logger=none", "image.size=16", "prior.channels=4", "pr
 
 
 def lipfw(*arguments, cwd, **environment):
-    import os
-
     done = subprocess.run([sys.executable, "-m", "lipfw", *arguments], cwd=cwd, capture_output=True, text=True,
                           timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1", **environment})
     return done.returncode, done.stdout, done.stderr
@@ -39,6 +39,28 @@ def test_flags_may_stand_anywhere():
         normalise(["-m", "seed=0..9..0"])
 
 
+def test_a_users_own_pruner_from_a_folder_of_ones_own(tmp_path):
+    """Two files outside the package, as the README says; with an experiment too."""
+    (tmp_path / "conf/pruner").mkdir(parents=True)
+    (tmp_path / "conf/pruner/largest.yaml").write_text("_target_: mypruners.largest.Largest\nrounds: 2\n")
+    (tmp_path / "mypruners").mkdir()
+    (tmp_path / "mypruners/largest.py").write_text(
+        "from lipfw.mask import prunable\nfrom lipfw.pruner.pruner import Pruner, Schedule\n"
+        "class Largest(Pruner):\n"
+        "    def __init__(self, rounds):\n        self.schedule = Schedule([0.5 ** r for r in range(rounds + 1)])\n"
+        "    def score(self, network, loss):\n"
+        "        assert loss().requires_grad\n"
+        "        return {n: w.detach().abs() for n, w in prunable(network).items()}\n")
+    for extra in ([], ["-cn", "quickstart"]):
+        code, out, err = lipfw("--config-dir", "conf", *extra, "pruner=largest", *TINY, cwd=tmp_path,
+                               PYTHONPATH=os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+        assert code == 0, err
+    results = [json.loads(p.read_text()) for p in tmp_path.glob("runs/*/*-largest-s0-*/result.json")]
+    assert len(results) == 2
+    for result in results:
+        assert [round(r["sparsity"], 2) for r in result["rounds"]][:3] == [0, 0.5, 0.75]    # quickstart has more
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["--info", "searchpath"],
                                        ["-sc", "install=bash"], ["--hydra-help"]])
 def test_no_torch_for_looking(tmp_path, arguments):
@@ -51,8 +73,6 @@ def test_no_torch_for_looking(tmp_path, arguments):
 
 
 def test_completion_knows_the_options(tmp_path):
-    import os
-
     environment = {**os.environ, "COMP_LINE": "lipfw pruner=", "_HYDRA_NEW": "1"}
     done = subprocess.run([sys.executable, "-m", "lipfw", "-sc", "query=bash"], cwd=tmp_path, capture_output=True,
                           text=True, env=environment)
@@ -85,8 +105,6 @@ MISTAKES = [
 @pytest.fixture(scope="module")
 def mistakes(tmp_path_factory):
     """One process meets all mistakes: starting one each would take minutes. Yields (code, out, err) of each."""
-    import json
-
     from skimage import data
     from skimage.io import imsave
 
@@ -115,8 +133,6 @@ for arguments in json.loads(sys.argv[1]):
 print(json.dumps(found))
 """
     arguments = json.dumps([[*TINY, *a] for a, _ in MISTAKES])
-    import os
-
     environment = {k: v for k, v in os.environ.items() if k != "LIPFW_DATA"}
     environment |= {"XDG_CACHE_HOME": str(folder / "cache"), "https_proxy": "http://127.0.0.1:9"}
     done = subprocess.run([sys.executable, "-c", code, arguments], cwd=folder, capture_output=True, text=True,
@@ -175,8 +191,6 @@ def test_a_full_disk(tmp_path):
             "lipfw.recorder.write_jsonl = full\n"
             "sys.argv = ['lipfw', *sys.argv[1:]]\n"
             "from lipfw.cli import main; main()")
-    import os
-
     done = subprocess.run([sys.executable, "-c", code, *TINY], cwd=tmp_path, capture_output=True, text=True,
                           env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 1 and done.stderr.splitlines() == [

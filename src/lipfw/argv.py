@@ -40,7 +40,7 @@ def normalise(argv: list[str], experiments: Path | None = None) -> list[str]:
     """Return the arguments as Hydra 1.3 takes them. Raises InputError for a span without -m.
 
     Hydra's parser refuses overrides on both sides of a flag (`a=1 -m b=2`), so flags go first. `experiments` is
-    searched for the config that -cn names, unless --config-dir is given.
+    searched for the config that -cn names.
 
     >>> normalise(["task=denoise", "-m", "seed=0..1"])
     ['-m', 'task=denoise', 'seed=range(0,2,1)']
@@ -62,6 +62,24 @@ def normalise(argv: list[str], experiments: Path | None = None) -> list[str]:
             key, _, value = old.partition("=")
             raise InputError(f"{old} asks for several runs: add -m to start them all, or quote it, "
                              f"{key}=\"'{value}'\", to pass the text itself")
-    if experiments is not None and not {"-cd", "--config-dir", "-cp", "--config-path"} & set(flags):
-        flags = ["--config-dir", str(experiments), *flags]
-    return flags + [expand(o) for o in overrides]
+    overrides = [expand(o) for o in overrides]
+    if experiments is not None and not {"-cp", "--config-path"} & set(flags):
+        flags, overrides = _with_experiments(flags, overrides, experiments)
+    return flags + overrides
+
+
+def _with_experiments(flags: list[str], overrides: list[str], experiments: Path) -> tuple[list[str], list[str]]:
+    """Make `experiments` Hydra's --config-dir; a folder that the user gave there stays searched for options.
+
+    Only --config-dir is searched for the config that -cn names, and there can be one: the user's own, if that config
+    is not an experiment.
+    """
+    own = next((i for i, f in enumerate(flags) if f in ("-cd", "--config-dir")), None)
+    if own is None:
+        return ["--config-dir", str(experiments), *flags], overrides
+    named = next((flags[i + 1] for i, f in enumerate(flags[:-1]) if f in ("-cn", "--config-name")), "")
+    if not (experiments / f"{named.removesuffix('.yaml')}.yaml").is_file():
+        return flags, overrides
+    folder = Path(flags[own + 1]).absolute()
+    flags = [*flags[:own], "--config-dir", str(experiments), *flags[own + 2:]]
+    return flags, [*overrides, f"hydra.searchpath=[file://{folder}]"]
