@@ -97,6 +97,12 @@ MISTAKES = [
     (["-cn", "quickstrat"], "did you mean quickstart?"), (["fit.steps=many"], "fit.steps must be a whole number"),
     (["image=set5", "image.name=bird"], "LIPFW_DATA"), (["seed=zero"], "seed must be a whole number"),
     (["task=inpaint", "task.mask=cut.png"], "cut.png"), (["trainer.accelerator=tpux"], "trainer.accelerator"),
+    (["image.path=ü (1).png", "image=file"], "ü (1).png does not exist"), (["task=null"], "a group takes a name"),
+    (["image=file", "image.path=it's~[x],a=b.png"], "it's~[x],a=b.png does not exist"),
+    (["task._target_=nowhere.X"], "nowhere"), (["seed='${nope}'"], "nope"), (["name=../up"], "name must be"),
+    (["logger=wandb", "logger.mode=ofline"], "logger.mode=offline, or logger=none"),
+    (["logger=wandb", "logger.mode=online"], "logger.mode=offline, or logger=none"),
+    (["prior=decoder", "prior.depth=40"], "prior.depth=40"), (["+task.foo=1"], "task.foo is no option; did you mean task."),
     (["trainer.checkpoint_seconds=soon"], "trainer.checkpoint_seconds"),
     (["trainer.progress=maybe"], "trainer.progress"),
 ]
@@ -133,8 +139,8 @@ for arguments in json.loads(sys.argv[1]):
 print(json.dumps(found))
 """
     arguments = json.dumps([[*TINY, *a] for a, _ in MISTAKES])
-    environment = {k: v for k, v in os.environ.items() if k != "LIPFW_DATA"}
-    environment |= {"XDG_CACHE_HOME": str(folder / "cache"), "https_proxy": "http://127.0.0.1:9"}
+    environment = {k: v for k, v in os.environ.items() if k != "LIPFW_DATA" and not k.startswith("WANDB")}
+    environment |= {"HOME": str(folder), "NETRC": str(folder / "none"), "XDG_CACHE_HOME": str(folder / "cache"), "https_proxy": "http://127.0.0.1:9"}
     done = subprocess.run([sys.executable, "-c", code, arguments], cwd=folder, capture_output=True, text=True,
                           env=environment, timeout=300)
     assert done.returncode == 0, done.stderr

@@ -356,7 +356,7 @@ def test_a_failed_write_keeps_the_old_report(study, monkeypatch, capsys):
     def full(self, *args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     assert "No space left on device" in fails(capsys, study)
     assert (study / "report.csv").read_text() == before and not list(study.glob(".*"))
 

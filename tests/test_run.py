@@ -205,3 +205,77 @@ def test_kill_9_and_the_same_command_again(tmp_path, seconds):
     again = start(tmp_path / "killed", option)
     out, _ = again.communicate(timeout=60)
     assert again.returncode == 0 and b"already finished" in out
+
+
+@pytest.fixture
+def killed(tmp_path):
+    """A run that was killed in round 2, with a checkpoint of it; gives its folder."""
+    process = start(tmp_path, "trainer.checkpoint_seconds=0")
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        files = list(tmp_path.glob("runs/default/*/steps.jsonl"))
+        if files and files[0].read_text().count("\n") >= 130:
+            process.send_signal(signal.SIGKILL)
+        time.sleep(0.01)
+    process.wait(timeout=60)
+    (folder,) = tmp_path.glob("runs/default/*/")
+    return folder
+
+
+def test_a_run_does_not_go_on_without_what_its_checkpoint_counts_on(killed, tmp_path):
+    """Each thing removed or damaged in turn: one line that names it; put back, the run ends as it should."""
+    def again() -> str:
+        process = start(tmp_path, "trainer.checkpoint_seconds=0")
+        out, _ = process.communicate(timeout=120)
+        told = [line for line in out.decode().splitlines() if line.startswith("lipfw: ")]
+        assert process.returncode == 1 and len(told) == 1 and "Traceback" not in out.decode(), out.decode()
+        return told[0]
+
+    for name in ("rounds.jsonl", "steps.jsonl", "tickets/round_00.safetensors", "restored/round_01.png"):
+        file = killed / name
+        content = file.read_bytes()
+        file.unlink()
+        told = again()
+        assert name in told and "checkpoint.ckpt to start the run over" in told
+        file.write_bytes(content)
+    for name, content in (("rounds.jsonl", b"garbage\n"), ("checkpoint.ckpt", b""), ("checkpoint.ckpt", b"PK\x03\x04")):
+        file = killed / name
+        kept = file.read_bytes()
+        file.write_bytes(content)
+        assert name in again()
+        file.write_bytes(kept)
+    leftover = killed / ".checkpoint.part.ckpt"
+    leftover.write_bytes(b"half")
+    process = start(tmp_path, "trainer.checkpoint_seconds=0")
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, out.decode()
+    assert len(read_jsonl(killed / "rounds.jsonl")) == 4 and not leftover.exists()
+
+
+def test_two_processes_do_not_share_a_folder(go, tmp_path):
+    from lipfw.files import alone
+
+    folder, _ = go()
+    (folder / "result.json").unlink()
+    with alone(folder):
+        process = subprocess.run([sys.executable, "-c", "import sys\nfrom lipfw.files import alone\n"
+                                  "with alone(sys.argv[1]): pass", str(folder)], capture_output=True, text=True)
+        assert process.returncode == 1 and "another process is at work in" in process.stderr
+        with pytest.raises(InputError, match="another process is at work"):
+            go()
+    go()        # and free again
+
+
+def test_ctrl_c_says_that_it_can_go_on(tmp_path):
+    process = start(tmp_path, "fit.steps=5000")
+    while not list(tmp_path.glob("runs/default/*/steps.jsonl")) and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130 and out.decode().splitlines()[-1] == (
+        "lipfw: stopped; the same command continues"), out.decode()
+
+
+def test_a_ladder_that_ends_in_nothing_is_refused(go):
+    with pytest.raises(InputError, match="would keep none of the network's weights"):
+        go("pruner=imp", "pruner.rate=0.99", "pruner.rounds=4")

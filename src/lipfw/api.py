@@ -55,7 +55,8 @@ def restore(picture: str | Path | np.ndarray, task: Callable[[Picture], Problem]
     >>> restored = restore("noisy.png", steps=2000)        # doctest: +SKIP
     >>> restored.save("restored.png")                      # doctest: +SKIP
     """
-    if isinstance(picture, np.ndarray):
+    if not isinstance(picture, (str, Path)):
+        picture = np.asarray(picture)
         _check(picture)
         picture = from_array("array", picture)
     else:
@@ -74,8 +75,8 @@ def restore(picture: str | Path | np.ndarray, task: Callable[[Picture], Problem]
 
 def _check(array: np.ndarray) -> None:
     """Raise InputError for an array that is no picture."""
-    good = array.ndim == 2 or array.ndim == 3 and array.shape[2] in (1, 2, 3, 4)
-    if not good or array.dtype.kind not in "uf":
+    good = array.size and (array.ndim == 2 or array.ndim == 3 and array.shape[2] in (1, 2, 3, 4))
+    if not good or not (array.dtype.kind == "f" or array.dtype in (np.uint8, np.uint16)):
         raise InputError(f"a picture is an array (H, W) or (H, W, 3) of uint8, uint16 or floats in [0, 1], got "
                          f"{array.shape} of {array.dtype}")
     if array.dtype.kind == "f" and not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):

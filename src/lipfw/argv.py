@@ -7,6 +7,7 @@ from lipfw.errors import InputError
 _SPAN = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(\d+))?")
 _WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd",
                "--experimental-rerun", "--info", "-i", "--shell-completion", "-sc"}
+_PATHS = {"image.path", "task.mask", "pruner.path", "out"}
 _CHOICES = {"--info", "-i"}     # the value may be left out
 
 
@@ -62,10 +63,23 @@ def normalise(argv: list[str], experiments: Path | None = None) -> list[str]:
             key, _, value = old.partition("=")
             raise InputError(f"{old} asks for several runs: add -m to start them all, or quote it, "
                              f"{key}=\"'{value}'\", to pass the text itself")
-    overrides = [expand(o) for o in overrides]
+    overrides = [_quoted(expand(o), multirun) for o in overrides]
     if experiments is not None and not {"-cp", "--config-path"} & set(flags):
         flags, overrides = _with_experiments(flags, overrides, experiments)
     return flags + overrides
+
+
+def _quoted(override: str, multirun: bool) -> str:
+    """Quote the value of an option that names a file: Hydra's grammar has no place for ü, ~, brackets or apostrophes.
+
+    >>> print(_quoted("image.path=~/a (1).png", False))
+    image.path='~/a (1).png'
+    """
+    key, eq, value = override.partition("=")
+    several = multirun and ("," in value or "(" in value)       # a sweep over files
+    if key not in _PATHS or not value or value[0] in "'\"" or several or value in ("null", "???"):
+        return override
+    return f"{key}='" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _with_experiments(flags: list[str], overrides: list[str], experiments: Path) -> tuple[list[str], list[str]]:

@@ -2,6 +2,7 @@
 
 Nothing here imports torch, so that --help, --cfg job and shell completion are quick.
 """
+import errno
 import os
 import re
 import shlex
@@ -10,11 +11,12 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
+from hydra.errors import HydraException, InstantiationException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from lipfw import __version__
 from lipfw.argv import normalise
 from lipfw.errors import InputError, nearest
 from lipfw.folder import run_folder
@@ -61,12 +63,18 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"    # errors reach us instead of being printed by Hydra
     sys.stderr = _Filter(sys.stderr)
     _typed[:] = sys.argv[1:]
+    if _typed == ["--version"]:
+        print(f"lipfw {__version__}")
+        return
     try:
         sys.argv[1:] = normalise(_typed, EXPERIMENTS)
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run)()
     except KeyboardInterrupt:
-        _tell("stopped; the same command continues")
-        sys.exit(130)
+        _stopped()
+    except SystemExit as e:
+        if isinstance(e.__context__, KeyboardInterrupt):    # Lightning turns Ctrl-C into an exit
+            _stopped()
+        raise
     except Exception as e:
         message = explain(e)
         if message is None:
@@ -74,6 +82,11 @@ def main() -> None:
         if message not in _failed:
             _tell(message)
         sys.exit(1)
+
+
+def _stopped() -> None:
+    _tell("stopped; the same command continues")
+    sys.exit(130)
 
 
 def explain(error: BaseException) -> str | None:
@@ -87,10 +100,12 @@ def explain(error: BaseException) -> str | None:
             return str(e)
     for e in chain:
         if isinstance(e, OSError) and e.errno is not None and not isinstance(e, (ConnectionError, TimeoutError)):
-            where = f": {e.filename}" if e.filename else ""
-            return f"{e.strerror}{where}; results go to the folder out=, which must be writable and have room"
+            full = e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR,
+                               errno.ENOENT, errno.EEXIST) and "checkpoint" not in str(e.filename)
+            remedy = "; results go to the folder out=, which must be writable and have room" if full else ""
+            return f"{e.strerror}{f': {e.filename}' if e.filename else ''}{remedy}"
     for e in chain:
-        if isinstance(e, (HydraException, OmegaConfBaseException)):
+        if isinstance(e, (HydraException, OmegaConfBaseException)) or "Config group override must be" in str(e):
             return _config_mistake(e, chain)
     return None
 
@@ -98,9 +113,11 @@ def explain(error: BaseException) -> str | None:
 def _config_mistake(error: Exception, chain: list[BaseException]) -> str | None:
     """Return one line for what Hydra or OmegaConf refused."""
     text = " ".join(str(e) for e in chain)
+    if "Config group override must be" in text:
+        return "a group takes a name, not null, e.g. task=denoise"
     if m := re.search(r"Could not find '(\w+)/([^']*)'", text):
         group = m[1]
-        allowed = sorted(p.stem for p in (CONF / group).glob("[!_]*.yaml"))
+        allowed = sorted(p.stem for p in _files(group))
         return f"{group}={m[2]} is unknown; {group} is one of {', '.join(allowed)}{nearest(m[2], allowed)}"
     if m := re.search(r"Cannot find primary config '([^']*)'", text):
         allowed = sorted(p.stem for p in EXPERIMENTS.glob("*.yaml"))
@@ -111,23 +128,42 @@ def _config_mistake(error: Exception, chain: list[BaseException]) -> str | None:
         return _unknown(f"{m[2]}.{m[1]}")
     if m := re.search(r"Missing mandatory value.*full_key: ([\w.]+)", text, re.DOTALL):
         return f"{m[1]} must be given: {m[1]}=..."
-    if isinstance(error, (OverrideParseException, ConfigCompositionException)):
+    if isinstance(error, OverrideParseException):
         return " ".join(str(error).split("\n")[0].split()) + "; options are written name=value"
-    return None
+    if isinstance(error, InstantiationException) and "Error locating target" not in text:
+        return None     # an error inside what was made is the program's
+    return " ".join(str(error).split("\n")[0].split())
 
 
 def _unknown(key: str) -> str:
     """Return the line for an option that does not exist, with the nearest that does."""
     group, _, name = key.partition(".")
-    homes = sorted(p.stem for p in (CONF / group).glob("[!_]*.yaml")
-                   if name and re.search(rf"^ *{re.escape(name)}:", p.read_text(), re.MULTILINE))
+    options = {p.stem: _keys(p, group) for p in _files(group)}
+    homes = sorted(h for h, keys in options.items() if name in keys)
     if homes:
         return f"{key} is an option of {' or '.join(f'{group}={h}' for h in homes)}, which is not chosen here"
-    files = [CONF / "config.yaml", *CONF.glob(f"{group}/*.yaml")]
-    here = {m for f in files for m in re.findall(r"^ *([a-z]\w*):", f.read_text(), re.MULTILINE)}
-    groups = {p.parent.name for p in CONF.glob("*/*.yaml")} | {"seed", "name", "out"}
-    every = [f"{group}.{m}" for m in sorted(here)] if name and group in groups else sorted(groups)
-    return f"{key} is no option{nearest(key, every) or f'; there are {chr(44).join(every)}'}"
+    if name and options:
+        every = sorted({f"{group}.{k}" for keys in options.values() for k in keys})
+    else:
+        every = sorted(_KEYS - {"protocol"})
+    return f"{key} is no option{nearest(key, every) or '; there are ' + ', '.join(every)}"
+
+
+def _files(group: str) -> list[Path]:
+    """Return the YAML files that a group's options lie in: the shipped ones and those of the user's --config-dir."""
+    folders = [CONF] + [Path(after) for flag, after in zip(_typed, _typed[1:], strict=False)
+                        if flag in ("-cd", "--config-dir")]
+    return [p for folder in folders for p in sorted((folder / group).glob("[!_]*.yaml"))]
+
+
+def _keys(path: Path, group: str) -> set[str]:
+    """Return the options that a group's YAML file has, those of its base among them."""
+    node = OmegaConf.load(path)
+    if path.read_text().startswith("# @package _global_"):
+        node = node.get(group) or {}
+    base = path.with_name("_common.yaml")
+    keys = set(node) | (set(OmegaConf.load(base)) if base.is_file() else set())
+    return {str(k) for k in keys if not str(k).startswith("_") and k != "defaults"}
 
 
 def _tell(message: str) -> None:

@@ -1,8 +1,47 @@
 """Files that are never seen half-written: write to a temporary name, then rename."""
+import contextlib
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+
+from lipfw.errors import InputError
+
+try:
+    import fcntl
+except ImportError:     # Windows
+    fcntl = None
+
+
+_PART = ".part"
+
+
+def sweep_parts(folder: Path) -> None:
+    """Delete what writers that were killed have left in a folder; nobody else may be writing there."""
+    for part in Path(folder).rglob(f".*{_PART}.*"):
+        part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process inside the block; raises InputError if another one holds it.
+
+    The lock is the kernel's on the folder itself: it leaves no file and ends with the process, however that ends.
+    """
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"another process is at work in {folder}; wait for it, or stop it") from None
+        except OSError:
+            pass        # a file system without locks
+        yield
+    finally:
+        os.close(handle)
 
 
 def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
@@ -12,7 +51,7 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
     some writers choose the format by it.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    temporary = path.with_name(f".{path.stem}{_PART}{path.suffix}")
     try:
         write(temporary)
         with open(temporary, "rb") as f:
@@ -22,9 +61,14 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path` in one step."""
+    write_atomic(path, lambda p: p.write_bytes(data))
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` in one step."""
-    write_atomic(path, lambda p: p.write_text(text, encoding="utf-8"))
+    write_bytes(path, text.encode("utf-8"))
 
 
 def write_json(path: Path, value) -> None:
@@ -40,13 +84,17 @@ def write_jsonl(path: Path, records: Iterable[dict]) -> None:
 def read_jsonl(path: Path) -> list[dict]:
     """Return the objects of a JSON-lines file, [] if there is none.
 
-    A last line without its end is what a killed writer leaves; it is dropped.
+    A last line without its end is what a killed writer leaves; it is dropped. Raises InputError for any other damage.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
         return []
-    return [json.loads(line) for line in text.split("\n")[:-1] if line]
+    try:
+        return [json.loads(line) for line in text.split("\n")[:-1] if line]
+    except ValueError:
+        raise InputError(f"{path} is damaged: a line of it is no JSON; restore the file, or delete its folder to start "
+                         "that run over") from None
 
 
 def append_jsonl(path: Path, records: Iterable[dict]) -> None:

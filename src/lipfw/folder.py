@@ -43,14 +43,27 @@ def label_parts(cfg: DictConfig) -> list[str]:
     image = cfg.image
     picture = Path(str(image.path)).stem if "path" in image else image.get("name") or image.get("set") or _module(image)
     parts = [_module(cfg.task), str(picture), _module(cfg.prior), _module(cfg.pruner), f"s{cfg.seed}"]
-    return [re.sub(r"[^A-Za-z0-9._]+", "_", p) or "_" for p in parts]
+    return [short(re.sub(r"[^A-Za-z0-9._]+", "_", p) or "_") for p in parts]
+
+
+def short(name: str, most: int = 60) -> str:
+    """Return a name, or of a long one its start with a hash: file systems and loggers have limits.
+
+    >>> short("astronaut")
+    'astronaut'
+    """
+    return name if len(name) <= most else f"{name[:most - 9]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def run_folder(cfg: DictConfig) -> Path:
     """Return <out>/<name>/<task>-<image>-<prior>-<pruner>-s<seed>-<8 hex digits of the hash of `identity`>."""
+    name = Path(str(cfg.name))
+    if not str(cfg.name) or name.is_absolute() or ".." in name.parts:
+        raise InputError(f"name must be the name of a folder inside out=, got {cfg.name!r}; put results elsewhere with "
+                         "out=")
     text = json.dumps(identity(cfg), sort_keys=True, default=str)
     digits = hashlib.sha256(text.encode()).hexdigest()[:8]
-    return Path(str(cfg.out)) / str(cfg.name) / "-".join([*label_parts(cfg), digits])
+    return Path(str(cfg.out)) / name / "-".join([*label_parts(cfg), digits])
 
 
 def _module(node: DictConfig) -> str:

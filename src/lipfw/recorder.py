@@ -12,6 +12,7 @@ from lipfw.errors import InputError
 from lipfw.files import append_jsonl, read_jsonl, write_jsonl
 from lipfw.fit.restoration import Restoration
 from lipfw.fit.rounds import IterativePruning
+from lipfw.folder import short
 from lipfw.image.picture import Picture
 from lipfw.image.write import write_png
 from lipfw.mask import Mask
@@ -40,8 +41,11 @@ class Recorder(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, module: Restoration) -> None:
         round_, step = trainer.current_epoch, module.step % module.steps
-        write_jsonl(self.rounds, [r for r in read_jsonl(self.rounds) if r["round"] < round_])
-        write_jsonl(self.steps, [r for r in read_jsonl(self.steps) if (r["round"], r["step"]) <= (round_, step)])
+        rounds = [r for r in read_jsonl(self.rounds) if r["round"] < round_]
+        steps = [r for r in read_jsonl(self.steps) if (r["round"], r["step"]) <= (round_, step)]
+        self._check(round_, rounds, round_ * module.records_in(module.steps) + module.records_in(step), steps)
+        write_jsonl(self.rounds, rounds)
+        write_jsonl(self.steps, steps)
         self._since = time.monotonic()
         run = getattr(trainer.logger, "experiment", None)
         if hasattr(run, "define_metric"):
@@ -88,8 +92,23 @@ class Recorder(pl.Callback):
 
     def picture_name(self, round_: int, index: int) -> str:
         """Return the name of a round's picture: restored/round_07.png, with the picture's name if there are several."""
-        which = f"-{self.pictures[index].name}" if len(self.pictures) > 1 else ""
-        return f"restored/round_{round_:02d}{which}.png"
+        return f"restored/round_{round_:02d}{self.suffix(index)}.png"
+
+    def suffix(self, index: int) -> str:
+        """Return what tells the files of several pictures apart: -NAME, cut where file systems would refuse it."""
+        return f"-{short(self.pictures[index].name)}" if len(self.pictures) > 1 else ""
+
+    def _check(self, round_: int, rounds: list[dict], recorded: int, steps: list[dict]) -> None:
+        """Raise InputError if something is gone that a checkpoint counts on: it would be missing from the result."""
+        files = [self.folder / self.picture_name(r, i) for r in range(round_) for i in range(len(self.pictures))]
+        if min(self.pruning.schedule.densities) < 1 and round_:
+            files += [self.folder / "tickets" / f"round_{r:02d}.safetensors" for r in range(round_)]
+        gone = [f for f in files if not f.is_file()]
+        gone += [self.rounds] if [r["round"] for r in rounds] != list(range(round_)) else []
+        gone += [self.steps] if len(steps) != recorded else []
+        if gone:
+            raise InputError(f"{gone[0]} is missing or incomplete, and the run can't go on without it; delete "
+                             f"{self.folder / 'checkpoint.ckpt'} to start the run over")
 
     def _elapsed(self) -> float:
         return self.seconds + time.monotonic() - self._since

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from lipfw.errors import InputError
-from lipfw.files import write_atomic
+from lipfw.files import write_bytes
 from lipfw.mask import Mask
 
 FORMAT, VERSION = "lipfw-ticket", 1
@@ -51,7 +51,7 @@ class Ticket:
                   "total": self.mask.total, "shapes": {n: list(m.shape) for n, m in self.mask.items()},
                   "about": dict(sorted(self.about.items()))}
         metadata = {FORMAT: json.dumps(header)}     # one entry: safetensors writes several in random order
-        write_atomic(path, lambda p: save_file(packed, p, metadata=metadata))
+        write_bytes(path, save(packed, metadata=metadata))
 
     @staticmethod
     def load(path: Path) -> "Ticket":
@@ -105,7 +105,7 @@ class Ticket:
 def save_initial(folder: Path, state: Mapping[str, Tensor]) -> str:
     """Write the weights that the tickets of a folder start from, in one step; returns their checksum."""
     state = {n: t.detach().cpu().contiguous().clone() for n, t in state.items()}   # clone: weights may be shared
-    write_atomic(Path(folder) / INITIAL, lambda p: save_file(state, p))
+    write_bytes(Path(folder) / INITIAL, save(state))
     return checksum(state)
 
 

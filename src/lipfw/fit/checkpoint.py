@@ -1,10 +1,39 @@
 """Checkpoints of a run: one file, replaced in one step, so that a kill at any moment leaves the last good one."""
+import io
 import time
 from pathlib import Path
 
 import pytorch_lightning as pl
+import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from lipfw.errors import InputError
 from lipfw.files import write_atomic
+
+FORMAT = 1      # raised when an older checkpoint can no longer be taken up
+
+
+class Here(TorchCheckpointIO):
+    """Writes a checkpoint to the path it is given; Lightning's own goes through the system's temporary folder."""
+
+    def save_checkpoint(self, checkpoint, path, storage_options=None) -> None:
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)      # into memory first: on a full disk torch raises no OSError
+        Path(path).write_bytes(buffer.getbuffer())
+
+
+def usable(path: Path) -> Path | None:
+    """Return the path of a checkpoint if there is one. Raises InputError if it is damaged or of another version."""
+    if not path.exists():
+        return None
+    try:
+        made = torch.load(path, map_location="cpu", weights_only=True)["lipfw"]
+    except Exception as e:      # torch raises what its readers raise: EOFError, RuntimeError, pickle errors ...
+        made = type(e).__name__
+    if made != FORMAT:
+        raise InputError(f"{path} is damaged or from another version of lipfw ({made}); delete it to start the run "
+                         "over")
+    return path
 
 
 class Checkpoint(pl.Callback):
@@ -25,6 +54,9 @@ class Checkpoint(pl.Callback):
 
     def on_train_epoch_end(self, trainer, module) -> None:
         self._save(trainer)
+
+    def on_save_checkpoint(self, trainer, module, checkpoint: dict) -> None:
+        checkpoint["lipfw"] = FORMAT
 
     def _save(self, trainer: pl.Trainer) -> None:
         write_atomic(self.path, lambda p: trainer.save_checkpoint(p))

@@ -137,6 +137,10 @@ class Restoration(pl.LightningModule):
         raw = self.mean(psnr, outputs) if self.smoothing else value
         return torch.stack([loss, value, raw, self.mean(ssim, restored), self.variance.variance.float()])
 
+    def records_in(self, steps: int) -> int:
+        """Return how many of a round's first steps are recorded."""
+        return steps // self.log_every + (steps == self.steps and steps % self.log_every > 0)
+
     def mean(self, metric: Callable, pictures: Sequence[Tensor]) -> Tensor:
         """Return the mean of a metric over the pictures."""
         return torch.stack([metric(p, x) for p, x in zip(self.problems, pictures, strict=True)]).mean()

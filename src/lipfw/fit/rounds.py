@@ -41,6 +41,10 @@ class IterativePruning(pl.Callback):
         if self.schedule.rewind_step > module.steps:
             raise InputError(f"pruner.rewind_step={self.schedule.rewind_step} lies beyond fit.steps={module.steps}; "
                              "use a step of the fit")
+        for round_, count in enumerate(self.counts(module)):
+            if count < 1:
+                raise InputError(f"round {round_} would keep none of the network's weights; use fewer pruner.rounds or "
+                                 "a smaller pruner.rate")
         self.pruner.prepare(self.network(module))
 
     def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:

@@ -9,6 +9,7 @@ import torch
 from pytorch_lightning.loggers import Logger
 
 from lipfw.errors import InputError, choice
+from lipfw.fit.checkpoint import Here
 
 
 def device_name(accelerator: str) -> str:
@@ -30,7 +31,7 @@ def make_trainer(rounds: int, callbacks: Sequence[pl.Callback], accelerator: str
     _quiet_libraries()
     return pl.Trainer(accelerator=device_name(accelerator), devices=1, max_epochs=rounds, callbacks=list(callbacks),
                       logger=logger or False, enable_progress_bar=False, enable_model_summary=False,
-                      enable_checkpointing=False, log_every_n_steps=1, default_root_dir=folder)
+                      enable_checkpointing=False, log_every_n_steps=1, default_root_dir=folder, plugins=[Here()])
 
 
 def _quiet_libraries() -> None:

@@ -3,7 +3,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from lipfw.errors import whole
+from lipfw.errors import InputError, whole
 from lipfw.prior.prior import Prior, one_channel_count, round_up, uniform_code
 from lipfw.streams import global_stream
 
@@ -34,6 +34,10 @@ def build(shapes: Sequence[tuple[int, int, int]], *, channels: int = 128, depth:
     """
     whole("prior.channels", channels, least=1)
     whole("prior.depth", depth, least=1)
+    longest = max(max(h, w) for _, h, w in shapes)
+    if depth > longest.bit_length():
+        raise InputError(f"prior.depth={depth} makes pictures of {2 ** depth} px at least, this one has {longest}; use "
+                         f"at most {longest.bit_length()}")
     multiple = 2 ** depth
     arguments = dict(outputs=one_channel_count(shapes), channels=channels, depth=depth)
     with global_stream(seed, "weights"):
