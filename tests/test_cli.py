@@ -102,7 +102,8 @@ MISTAKES = [
     (["task._target_=nowhere.X"], "nowhere"), (["seed='${nope}'"], "nope"), (["name=../up"], "name must be"),
     (["logger=wandb", "logger.mode=ofline"], "logger.mode=offline, or logger=none"),
     (["logger=wandb", "logger.mode=online"], "logger.mode=offline, or logger=none"),
-    (["prior=decoder", "prior.depth=40"], "prior.depth=40"), (["+task.foo=1"], "task.foo is no option; did you mean task."),
+    (["prior=decoder", "prior.depth=40"], "prior.depth=40"),
+    (["+task.foo=1"], "task.foo is no option; did you mean task."),
     (["trainer.checkpoint_seconds=soon"], "trainer.checkpoint_seconds"),
     (["trainer.progress=maybe"], "trainer.progress"),
 ]
@@ -140,7 +141,8 @@ print(json.dumps(found))
 """
     arguments = json.dumps([[*TINY, *a] for a, _ in MISTAKES])
     environment = {k: v for k, v in os.environ.items() if k != "LIPFW_DATA" and not k.startswith("WANDB")}
-    environment |= {"HOME": str(folder), "NETRC": str(folder / "none"), "XDG_CACHE_HOME": str(folder / "cache"), "https_proxy": "http://127.0.0.1:9"}
+    environment |= {"HOME": str(folder), "NETRC": str(folder / "none"),
+                    "XDG_CACHE_HOME": str(folder / "cache"), "https_proxy": "http://127.0.0.1:9"}
     done = subprocess.run([sys.executable, "-c", code, arguments], cwd=folder, capture_output=True, text=True,
                           env=environment, timeout=300)
     assert done.returncode == 0, done.stderr
