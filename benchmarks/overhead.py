@@ -59,6 +59,7 @@ def ours(prior, problem, picture, steps):
 
 
 def main():
+    """Time both in turns and print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--channels", type=int, default=128)

@@ -23,6 +23,7 @@ from lipfw.task.denoise import Denoise
 
 
 def conv(i, o, k, s=1):
+    """Reflection padding, convolution, batch norm, leaky ReLU."""
     return nn.Sequential(nn.ReflectionPad2d(k // 2), nn.Conv2d(i, o, k, s), nn.BatchNorm2d(o), nn.LeakyReLU(0.2))
 
 
@@ -82,6 +83,7 @@ def compare(plain: Path, runs: Path) -> None:
 
 
 def main():
+    """Fit the seeds by the plain loop, or compare two sets of curves."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("picture", nargs="?")
     parser.add_argument("--size", type=int, default=128)

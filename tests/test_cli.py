@@ -192,7 +192,7 @@ def test_a_folder_that_can_not_be_written(tmp_path):
 
 
 def test_a_full_disk(tmp_path):
-    """/dev/full stands for the disk: what was there stays, one line is told."""
+    """A writer that finds no room: one line is told, the run is not called done, and goes on once there is room."""
     code = ("import lipfw.files as f, pathlib, shutil, sys\n"
             "import lipfw.run, lipfw.recorder\n"
             "def full(*a): raise OSError(28, 'No space left on device', 'rounds.jsonl')\n"

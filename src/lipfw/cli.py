@@ -101,7 +101,7 @@ def explain(error: BaseException) -> str | None:
     for e in chain:
         if isinstance(e, OSError) and e.errno is not None and not isinstance(e, (ConnectionError, TimeoutError)):
             full = e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR,
-                               errno.ENOENT, errno.EEXIST) and "checkpoint" not in str(e.filename)
+                               errno.ENOENT, errno.EEXIST)
             remedy = "; results go to the folder out=, which must be writable and have room" if full else ""
             return f"{e.strerror}{f': {e.filename}' if e.filename else ''}{remedy}"
     for e in chain:

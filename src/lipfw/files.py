@@ -98,7 +98,7 @@ def read_jsonl(path: Path) -> list[dict]:
 
 
 def append_jsonl(path: Path, records: Iterable[dict]) -> None:
-    """Append one JSON object a line, in one write."""
+    """Append one JSON object a line, in one write; the file must end with a whole line (`write_jsonl` sees to that)."""
     text = "".join(json.dumps(r, allow_nan=False) + "\n" for r in records)
     with open(path, "a", encoding="utf-8") as f:
         f.write(text)

@@ -12,7 +12,7 @@ class WindowedVariance(nn.Module):
     has not improved for `patience` steps. Constant work a step, from running sums; all state is in buffers, so that it
     is checkpointed and nothing is read back from the device.
 
-    `values` is n, the number of output values that are watched; `sample` thins large pictures so that the window takes
+    `values` is n, the number of output values; of more than MOST_VALUES every k-th is watched, so that the window takes
     26 MB at most.
     """
 
