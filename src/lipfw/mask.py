@@ -1,6 +1,5 @@
 """Masks over the prunable weights of a network: which are kept, exactly how many, and how they stay zero."""
-from collections.abc import Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -74,14 +73,21 @@ class Mask(Mapping[str, Tensor]):
             for name, weight in prunable(network).items():
                 weight.mul_(self[name].to(weight.device))
 
-    def hold(self, network: nn.Module) -> list:
-        """Zero the gradients of removed weights after each backward pass; returns the hooks' handles.
+    def gradients(self, network: nn.Module) -> Callable[[], None]:
+        """Return a function that zeroes the gradients of removed weights, to be called after each backward pass.
 
         A removed weight whose gradient is always zero stays exactly zero under Adam and SGD without weight decay: the
-        same numbers as the product weight * mask in the forward pass, with clean state-dict keys.
+        same numbers as the product weight * mask in the forward pass, with clean state-dict keys. Weights without a
+        gradient are left alone.
         """
-        return [w.register_post_accumulate_grad_hook(partial(_mask_gradient, self[n].to(w.device, w.dtype)))
-                for n, w in prunable(network).items()]
+        pairs = [(w, self[n].to(w.device, w.dtype)) for n, w in prunable(network).items()]
+
+        def zero() -> None:
+            there = [(w.grad, kept) for w, kept in pairs if w.grad is not None]
+            if there:
+                torch._foreach_mul_(*map(list, zip(*there, strict=True)))   # one call for all tensors
+
+        return zero
 
 
 def keep_top(scores: Mapping[str, Tensor], count: int, within: Mask | None = None) -> Mask:
@@ -114,6 +120,3 @@ def keep_top(scores: Mapping[str, Tensor], count: int, within: Mask | None = Non
     parts = keep.split([s.numel() for s in scores.values()])
     return Mask({n: part.view_as(s) for (n, s), part in zip(scores.items(), parts, strict=True)})
 
-
-def _mask_gradient(kept: Tensor, parameter: nn.Parameter) -> None:
-    parameter.grad.mul_(kept)

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from lipfw.errors import choice, number, whole
 from lipfw.fit.evaluation import psnr, ssim
+from lipfw.fit.stepping import KERNELS, Eager, make_stepper
 from lipfw.fit.stopping import WindowedVariance
+from lipfw.mask import Mask
 from lipfw.prior.prior import Prior
 from lipfw.problem import Problem
 
@@ -32,7 +34,7 @@ class Restoration(pl.LightningModule):
 
     def __init__(self, problems: Sequence[Problem], prior: Prior, *, steps: int = 3000, lr: float = 0.01,
                  smoothing: float = 0.99, target: str = "degraded", window: int = 100, patience: int = 1000,
-                 log_every: int = 10, steps_per_batch: int = 50):
+                 log_every: int = 10, steps_per_batch: int = 50, kernel: str = "auto"):
         super().__init__()
         self.automatic_optimization = False
         self.steps = whole("fit.steps", steps, least=1)
@@ -40,6 +42,7 @@ class Restoration(pl.LightningModule):
         self.smoothing = number("fit.smoothing", smoothing, 0, 1, open_high=True)
         self.log_every = whole("fit.log_every", log_every, least=1)
         self.steps_per_batch = whole("fit.steps_per_batch", steps_per_batch, least=1)
+        self.kernel = choice("fit.kernel", kernel, KERNELS)
         window, patience = whole("fit.window", window, least=2), whole("fit.patience", patience, least=1)
         if choice("fit.target", target, ("degraded", "clean")) == "clean":
             problems = [p.noiseless() for p in problems]
@@ -54,6 +57,8 @@ class Restoration(pl.LightningModule):
         self.register_buffer("tail", torch.tensor(0.0))
         self.variance = WindowedVariance(sum(torch.Size(p.shape).numel() for p in problems), window, patience)
         self.step = 0                                       # steps done in this round
+        self.mask: Mask | None = None                       # None: dense
+        self.stepper: Eager | None = None                   # made when a step is due
         self.after_step: list[Callable[[int], None]] = []   # called with the number of steps done
         self.records: list[dict] = []                       # of the last batch, read by callbacks at its end
 
@@ -81,9 +86,15 @@ class Restoration(pl.LightningModule):
                 pending.append((self.step, record))
             for hook in self.after_step:
                 hook(self.step)
+        if self.step == self.steps:
+            self.settle()
         # one look at the device a batch
         self.records = [{"step": s, **{k: float(v) for k, v in zip(_RECORDED, r.tolist(), strict=True)}}
                         for s, r in pending]
+
+    def state_dict(self, *args, **kwargs) -> dict:
+        self.settle()       # Lightning reads the optimiser's state after this
+        return super().state_dict(*args, **kwargs)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint["step_in_round"] = self.step
@@ -104,18 +115,11 @@ class Restoration(pl.LightningModule):
 
     def fit_step(self) -> Tensor | None:
         """Do one optimisation step; returns the recorded numbers of the step if it is one to record."""
-        optimizer = self.optimizers(use_pl_optimizer=False)
-        optimizer.zero_grad(set_to_none=True)
-        outputs, losses = [], []
-        for i in range(len(self.problems)):
-            output = self.prior(i, self.step)
-            loss = self.loss(output, i)
-            loss.backward()                 # picture by picture: one graph in memory at a time
-            outputs.append(output.detach())
-            losses.append(loss.detach())
-        optimizer.step()
+        if self.stepper is None:
+            self.stepper = make_stepper(self, self.optimizers(use_pl_optimizer=False), self.mask, self.kernel)
+        outputs, loss = self.stepper.step(self.step)
         self.step += 1
-        return self.follow(outputs, sum(losses))
+        return self.follow(outputs, loss)
 
     @torch.no_grad()
     def follow(self, outputs: Sequence[Tensor], loss: Tensor) -> Tensor | None:
@@ -162,6 +166,7 @@ class Restoration(pl.LightningModule):
 
     def snapshot(self) -> dict:
         """Return a copy of what a rewind goes back to: the network with its buffers, and the optimiser."""
+        self.settle()
         optimizer = self.optimizers(use_pl_optimizer=False)
         return copy.deepcopy({"network": self.prior.network.state_dict(), "optimizer": optimizer.state_dict()})
 
@@ -169,7 +174,18 @@ class Restoration(pl.LightningModule):
         """Go back to a snapshot, for a whole new round: the averages and picks start empty."""
         self.prior.network.load_state_dict(snapshot["network"])
         self.optimizers(use_pl_optimizer=False).load_state_dict(copy.deepcopy(snapshot["optimizer"]))
+        self.stepper = None
         self.reset()
+
+    def hold(self, mask: Mask | None) -> None:
+        """Keep the weights that a mask removes, zero now, at zero in the steps to come; None: keep all."""
+        self.settle()
+        self.mask, self.stepper = mask, None
+
+    def settle(self) -> None:
+        """Bring network and optimiser up to date, whatever does the steps."""
+        if self.stepper is not None:
+            self.stepper.settle()
 
     def pictures(self, kind: str) -> list[Tensor]:
         """Return the restorations (1, C, H, W) of the round so far, one a problem: kind is peak, picked or final."""

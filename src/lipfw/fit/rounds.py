@@ -12,17 +12,16 @@ class IterativePruning(pl.Callback):
 
     Round 0 starts from the prior's weights and, at step `schedule.rewind_step`, records what later rounds go back to:
     network with batch-norm buffers, and optimiser. A round that keeps fewer weights than there are zeroes the removed
-    ones once and holds their gradients at zero. State (mask, rewind) lies in checkpoints.
+    ones once; the module's steps then hold them at zero. State (mask, rewind) lies in checkpoints.
 
     `target` names the pruned network inside the LightningModule, which must have `steps` (in a round), `snapshot()`,
-    `rewind(snapshot)`, `objective()` and a list `after_step`.
+    `rewind(snapshot)`, `objective()`, `hold(mask)` and a list `after_step`.
     """
 
     def __init__(self, pruner: Pruner, schedule: Schedule | None = None, target: str = "prior.network"):
         self.pruner, self.schedule, self.target = pruner, schedule or pruner.schedule, target
         self.mask: Mask | None = None       # None: dense
         self.start: dict | None = None      # the state that rounds go back to
-        self._hooks: list = []
 
     def network(self, module: pl.LightningModule) -> nn.Module:
         """Return the network that is pruned."""
@@ -51,13 +50,13 @@ class IterativePruning(pl.Callback):
         self.prepare(module)    # a checkpoint, if there is one, is loaded over it
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Take up the hooks: also in the middle of a round, where no epoch start is announced."""
+        """Take up the mask: also in the middle of a round, where no epoch start is announced."""
         def record(step: int) -> None:
             if self.start is None and step == self.schedule.rewind_step:
                 self.start = module.snapshot()
 
         module.after_step.append(record)
-        self._hold(module)
+        module.hold(self.mask)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         round_, network = trainer.current_epoch, self.network(module)
@@ -74,9 +73,9 @@ class IterativePruning(pl.Callback):
             mask = (self.pruner.prune(network, module.objective, counts[round_], None, round_)
                     if counts[round_] < total else None)
         self.mask = mask
-        self._hold(module)
         if mask is not None:
             mask.apply(network)
+        module.hold(mask)
 
     def state_dict(self) -> dict:
         return {"mask": dict(self.mask) if self.mask is not None else None, "start": self.start}
@@ -84,8 +83,3 @@ class IterativePruning(pl.Callback):
     def load_state_dict(self, state: dict) -> None:
         self.mask = Mask(state["mask"]) if state["mask"] is not None else None
         self.start = state["start"]
-
-    def _hold(self, module: pl.LightningModule) -> None:
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks = self.mask.hold(self.network(module)) if self.mask is not None else []
