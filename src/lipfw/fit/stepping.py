@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lipfw.mask import Mask
 from lipfw.prior.prior import Prior
@@ -33,7 +33,7 @@ class Eager:
         self.mask_gradients = mask.gradients(fit.prior.network) if mask is not None else None
 
     def step(self, step: int) -> tuple[list[Tensor], Tensor]:
-        """Do the step after `step` steps; returns the pictures (detached) that the weights before it made, and the loss."""
+        """Do the step after `step` steps; returns the pictures that the weights before it made, detached, and the loss."""
         self.optimizer.zero_grad(set_to_none=True)
         outputs, losses = [], []
         for i in range(len(self.fit.problems)):
