@@ -10,8 +10,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from lipfw.errors import InputError
+from lipfw.kernel.graph import Unsupported
+from lipfw.kernel.library import Unavailable
 from lipfw.mask import Mask
 from lipfw.prior.prior import Prior
+
+KERNELS = ("auto", "dense", "sparse")
 
 
 class Objective(Protocol):
@@ -27,6 +32,7 @@ class Eager:
     """The step in torch's own operators, on any device: what the others are measured against."""
 
     name = "dense"
+    note: str | None = None     # why it is not a faster one
 
     def __init__(self, fit: Objective, optimizer: torch.optim.Adam, mask: Mask | None):
         self.fit, self.optimizer = fit, optimizer
@@ -51,9 +57,26 @@ class Eager:
         """Bring network and optimiser up to date; here they always are."""
 
 
-KERNELS = ("auto", "dense", "sparse")
-
-
 def make_stepper(fit: Objective, optimizer: torch.optim.Adam, mask: Mask | None, kernel: str) -> Eager:
-    """Return what does the steps of a round, for a mask (None: dense) and the option fit.kernel."""
-    return Eager(fit, optimizer, mask)
+    """Return what does the steps of a round, for a mask (None: dense) and the option fit.kernel: auto, dense or sparse.
+
+    `auto` takes the sparse kernels for what they do faster, layer by layer, and says in `note` why it could not. Raises
+    InputError for a kernel that can't be had.
+    """
+    if kernel == "dense":
+        return Eager(fit, optimizer, mask)
+    from lipfw.fit.sparse import Sparse         # here: it is an Eager
+
+    if next(fit.prior.network.parameters()).device.type != "cpu":
+        if kernel == "sparse":
+            raise InputError("fit.kernel=sparse is for CPUs; use fit.kernel=auto, or trainer=cpu")
+        return Eager(fit, optimizer, mask)
+    try:
+        return Sparse(fit, optimizer, mask, everything=kernel == "sparse")
+    except (Unavailable, Unsupported) as e:
+        if kernel == "sparse":
+            raise InputError(f"fit.kernel=sparse can't be had: {e}; use fit.kernel=auto, which then leaves all to "
+                             "torch") from None
+        stepper = Eager(fit, optimizer, mask)
+        stepper.note = f"torch does all the work: {e}"
+        return stepper
