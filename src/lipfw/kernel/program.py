@@ -22,9 +22,9 @@ class CNorm(ctypes.Structure):
                 *((n, ctypes.c_void_p) for n in ("gamma", "beta", "bias", "mean", "scale", "running_mean",
                                                  "running_variance")),
                 *((n, ctypes.c_float) for n in ("momentum", "epsilon", "before", "after")),
-                ("out_gradient", ctypes.c_void_p), ("in_gradient", ctypes.c_void_p), ("gradient_stride", ctypes.c_int64),
-                ("gradient_pitch", ctypes.c_int64), ("gamma_gradient", ctypes.c_void_p),
-                ("beta_gradient", ctypes.c_void_p)]
+                ("out_gradient", ctypes.c_void_p), ("in_gradient", ctypes.c_void_p),
+                ("gradient_stride", ctypes.c_int64), ("gradient_pitch", ctypes.c_int64),
+                ("gamma_gradient", ctypes.c_void_p), ("beta_gradient", ctypes.c_void_p)]
 
 
 class Planes:
