@@ -38,7 +38,7 @@ def _rounds(setting: Setting) -> Iterator[Row]:
 
 def _runs(setting: Setting) -> Row:
     """The row of complete runs with all they do between the steps: pruning, pictures, tickets, checkpoints."""
-    size = ["pruner.rounds=2", *TINY] if setting.quick else [f"pruner.rounds={ROUNDS - 1}", *LOOK]
+    size = ["pruner.rounds=1", *TINY] if setting.quick else [f"pruner.rounds={ROUNDS - 1}", *LOOK]
 
     def seconds(kernel: str) -> float:
         with tempfile.TemporaryDirectory() as folder:

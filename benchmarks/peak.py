@@ -3,12 +3,12 @@
 Operations of a step are those of its convolutions, forward and backward, at kept weights only: what an ideal kernel
 would do. The limit is the fastest of the matrix products and convolutions below, measured in the same minutes.
 """
+import itertools
 from collections.abc import Iterator
 from statistics import median
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import masks
 from benchmarks.published import nested
@@ -27,41 +27,38 @@ def measure(setting: Setting) -> Iterator[Row]:
             short = str(dtype).removeprefix("torch.")
             limits[short] = max(limits.get(short, 0), best)
             yield Row(f"best {name}, {short}", numbers={"GFLOP/s": best / 1e9})
-    tickets = masks.found(setting)
+    tickets, spec = masks.found(setting), setting.spec("bare", setting.sizes[0])
+    network = nested(3, spec.channels, spec.depth)
     for size in setting.sizes:
         for label, kernel, percent in (("dense", "dense", 0), ("auto", "auto", 0), ("auto, IMP 89 %", "auto", 89),
                                        ("auto, IMP 97 %", "auto", 97)):
             ticket = tickets[masks.ROUNDS[percent]]
             samples, says = setting.compare({kernel: setting.spec(kernel, size, ticket)}, 3)
-            work = operations(size, setting, Ticket.load(ticket).mask)
+            work = operations(network, size, Ticket.load(ticket).mask)
             rate = work / median(samples[kernel])
             yield Row(f"a step, kernel={label}, {size} px",
                       numbers={"GFLOP": work / 1e9, "GFLOP/s": rate / 1e9, "share %": 100 * rate / limits["float32"]},
                       note=f"share of the float32 limit; kernel: {says[kernel]}")
 
 
-def operations(size: int, setting: Setting, mask: Mask) -> float:
-    """Return the floating-point operations of a step's convolutions at kept weights.
+def operations(network: nn.Module, size: int, mask: Mask) -> int:
+    """Return the floating-point operations of a step's convolutions, forward and backward, at kept weights.
 
-    torch counts the dense ones; each convolution's are proportional to its weights, outputs and, unless it reads the
-    code, whose gradient nobody wants, 3 products instead of 2.
+    A convolution makes 3 products of 2 operations for each weight and output pixel; 2 of them where it reads the code,
+    whose gradient nobody wants. For a mask that keeps everything it is the number that torch's counter gives.
     """
-    spec = setting.spec("bare", size)
-    network = nested(3, spec.channels, spec.depth)
     each = []
 
     def note(convolution: nn.Conv2d, inputs: tuple, output: torch.Tensor) -> None:
-        each.append((convolution, (3 if inputs[0].requires_grad else 2) * output[0, 0].numel()))
+        each.append((convolution, (3 if inputs[0].requires_grad else 2) * 2 * output[0, 0].numel()))
 
     convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
-    for convolution in convolutions:
-        convolution.register_forward_hook(note)
-    with FlopCounterMode(display=False) as counter:
-        network(torch.rand(1, 32, size, size)).mean().backward()
-    kept = {id(c): m.sum().item() for c, m in zip(convolutions, mask.values(), strict=True)}
-    dense = sum(c.weight.numel() * times for c, times in each)
-    sparse = sum(kept[id(c)] * times for c, times in each)
-    return counter.get_total_flops() * sparse / dense
+    hooks = [c.register_forward_hook(note) for c in convolutions]
+    network(torch.rand(1, convolutions[0].in_channels, size, size))
+    for hook in hooks:
+        hook.remove()
+    kept = {c: int(m.sum()) for c, m in zip(convolutions, mask.values(), strict=True)}
+    return sum(kept[c] * times for c, times in each)
 
 
 def _best(works: dict, setting: Setting) -> float:
@@ -86,8 +83,9 @@ def _convolution(setting: Setting, dtype: torch.dtype) -> float:
     """Return the operations a second of the best 3x3 convolution of the hourglass's width."""
     works = {}
     channels = 8 if setting.quick else 128
-    for n in (16,) if setting.quick else (64, 128, 256):
-        x, w = (torch.rand(s, device=setting.device).to(dtype).contiguous(memory_format=torch.channels_last)
+    for n, layout in itertools.product((16,) if setting.quick else (64, 128, 256),
+                                       (torch.contiguous_format, torch.channels_last)):
+        x, w = (torch.rand(s, device=setting.device).to(dtype).contiguous(memory_format=layout)
                 for s in ((1, channels, n, n), (channels, channels, 3, 3)))
-        works[n] = (lambda x=x, w=w: nn.functional.conv2d(x, w, padding=1), 2 * channels ** 2 * 9 * n ** 2)
+        works[n, layout] = (lambda x=x, w=w: nn.functional.conv2d(x, w, padding=1), 2 * channels ** 2 * 9 * n ** 2)
     return _best(works, setting)
