@@ -30,7 +30,7 @@ def _rounds(setting: Setting) -> Iterator[Row]:
         samples, says = setting.compare({name: setting.spec(name, size, ticket) for name in NAMES}, turns)
         chose.append(says["auto"])
         total = {name: [a + b for a, b in zip(total[name], samples[name], strict=True)] for name in NAMES}
-    note = f"one step of each of {ROUNDS} rounds; auto chose: {', '.join(f'{c} {chose.count(c)}' for c in set(chose))}"
+    note = f"one step of each of {ROUNDS} rounds; auto chose: {', '.join(f'{c} {chose.count(c)}' for c in dict.fromkeys(chose))}"
     for name, base, goal in (("auto", "published", "IMP run"), ("dense", "published", ""), ("auto", "dense", "")):
         yield speed(f"lipfw, kernel={name}, {size} px", "published loop" if base == "published" else "kernel=dense",
                     total, (name, base), note, goal if setting.device == "cpu" and size == 128 else "")
