@@ -1,5 +1,6 @@
 """A whole IMP run of 17 rounds: the dense one and 16 sparser ones. Larger is faster."""
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,7 +31,8 @@ def _rounds(setting: Setting) -> Iterator[Row]:
         samples, says = setting.compare({name: setting.spec(name, size, ticket) for name in NAMES}, turns)
         chose.append(says["auto"])
         total = {name: [a + b for a, b in zip(total[name], samples[name], strict=True)] for name in NAMES}
-    note = f"one step of each of {ROUNDS} rounds; auto chose: {', '.join(f'{c} {chose.count(c)}' for c in dict.fromkeys(chose))}"
+    kernels = ", ".join(f"{kernel} {rounds} times" for kernel, rounds in Counter(chose).items())
+    note = f"one step of each of {ROUNDS} rounds; auto chose: {kernels}"
     for name, base, goal in (("auto", "published", "IMP run"), ("dense", "published", ""), ("auto", "dense", "")):
         yield speed(f"lipfw, kernel={name}, {size} px", "published loop" if base == "published" else "kernel=dense",
                     total, (name, base), note, goal if setting.device == "cpu" and size == 128 else "")
