@@ -11,7 +11,7 @@ from lipfw.fit.eager import Eager, Objective
 from lipfw.fit.sparse import Sparse
 from lipfw.kernel.graph import Unsupported
 from lipfw.kernel.library import Unavailable
-from lipfw.mask import Mask
+from lipfw.mask import Mask, prunable
 
 KERNELS = ("auto", "dense", "sparse")
 
@@ -22,6 +22,8 @@ def make_stepper(fit: Objective, optimizer: torch.optim.Adam, mask: Mask | None,
     `auto` takes the sparse kernels for what they do faster, layer by layer, and says in `note` why it could not. Raises
     InputError for a kernel that can't be had.
     """
+    if mask is not None:
+        _forget(optimizer, fit.prior.network, mask)
     if kernel == "dense":
         return Eager(fit, optimizer, mask)
     if next(fit.prior.network.parameters()).device.type != "cpu":
@@ -37,3 +39,11 @@ def make_stepper(fit: Objective, optimizer: torch.optim.Adam, mask: Mask | None,
         stepper = Eager(fit, optimizer, mask)
         stepper.note = f"torch does all the work: {e}"
         return stepper
+
+
+def _forget(optimizer: torch.optim.Adam, network: torch.nn.Module, mask: Mask) -> None:
+    """Zero what Adam remembers of removed weights: rewound to a later step, it would go on moving them."""
+    for name, weight in prunable(network).items():
+        for moment in optimizer.state.get(weight, {}).values():
+            if moment.shape == weight.shape:
+                moment.mul_(mask[name].to(moment.device))
