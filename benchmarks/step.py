@@ -1,7 +1,7 @@
 """One optimisation step of the full-width hourglass, nothing removed. Larger is faster; the published loop is 1.
 
 lipfw's steps are those of a run: average, pick and, every tenth, metrics. From 256 pixels on a CPU each contender has
-a process of its own, started as its users start it.
+a process, and so a memory allocator, of its own.
 """
 from collections.abc import Iterator
 
