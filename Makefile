@@ -26,7 +26,7 @@ test: setup  ## all tests
 	$(PY) -m pytest
 
 lint: setup  ## style and common mistakes
-	$(PY) -m ruff check src tests benchmarks
+	$(PY) -m ruff check src tests benchmarks hatch_build.py
 
 wheel: setup  ## build the wheel into dist/
 	$(PY) -m build --wheel --no-isolation
