@@ -26,7 +26,7 @@ test: setup  ## all tests
 	$(PY) -m pytest
 
 lint: setup  ## style and common mistakes
-	$(PY) -m ruff check src tests benchmarks
+	$(PY) -m ruff check src tests benchmarks hatch_build.py
 
 bench: setup  ## how fast it is here, against published code: a page in bench/ (about 25 minutes)
 	$(PY) -m benchmarks

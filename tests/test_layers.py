@@ -13,7 +13,7 @@ ALLOWED = {     # layer -> the lipfw modules it may import, besides itself
     "task": BASE | {"image"},                                       # a task is a function of a picture
     "fit": BASE | {"prior", "pruner", "kernel"},
     "folder": {"errors", "listing"}, "argv": {"errors"},
-    **{name: BASE | TOP | {"image", "task", "prior", "pruner", "fit", "folder"} for name in TOP},
+    **{name: BASE | TOP | {"image", "task", "prior", "pruner", "kernel", "fit", "folder"} for name in TOP},
     "cli": {"argv", "errors", "folder", "run"}, "__main__": {"cli"}, "__init__": set(),
 }
 LIBRARIES = {   # library -> the layers that may import it
