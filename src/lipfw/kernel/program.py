@@ -171,7 +171,8 @@ class SparseConv:
         program.maps[out] = self.out
         self.shift = taps.shift(columns)
         self.bias = program.address(layer.bias) if not out.readers else None    # batch norm takes it away again
-        self.offset = offsets(taps.plane, self.input.stride, self.shift)
+        lead = taps.forward.lead
+        self.offset = offsets(taps.plane[lead], self.input.stride, self.shift[lead])
         self.weights = taps.forward.c(self.offset, program.address(layer.weight))
 
     def take_gradient(self) -> Planes:
@@ -192,7 +193,8 @@ class SparseConv:
                 else self.into
             order = taps.backward.order
             self.order = order.astype(np.int32)
-            self.back_offset = offsets(taps.row[order], g.stride, g.first - self.shift[order])
+            lead = order[taps.backward.lead]
+            self.back_offset = offsets(taps.row[lead], g.stride, g.first - self.shift[lead])
             self.values = torch.empty(len(order))
             self.back_weights = taps.backward.c(self.back_offset, self.values.data_ptr())
             if self.split:
