@@ -22,9 +22,9 @@ class CNorm(ctypes.Structure):
                 *((n, ctypes.c_void_p) for n in ("gamma", "beta", "bias", "mean", "scale", "running_mean",
                                                  "running_variance")),
                 *((n, ctypes.c_float) for n in ("momentum", "epsilon", "before", "after")),
-                ("out_gradient", ctypes.c_void_p), ("in_gradient", ctypes.c_void_p), ("gradient_stride", ctypes.c_int64),
-                ("gradient_pitch", ctypes.c_int64), ("gamma_gradient", ctypes.c_void_p),
-                ("beta_gradient", ctypes.c_void_p)]
+                ("out_gradient", ctypes.c_void_p), ("in_gradient", ctypes.c_void_p),
+                ("gradient_stride", ctypes.c_int64), ("gradient_pitch", ctypes.c_int64),
+                ("gamma_gradient", ctypes.c_void_p), ("beta_gradient", ctypes.c_void_p)]
 
 
 class Planes:
@@ -111,7 +111,7 @@ class Program:
 
     def forward(self, code: Tensor) -> Tensor:
         self.library.lipfw_threads(torch.get_num_threads())
-        code = code.contiguous()
+        code = code.float().contiguous()
         c = self.code
         self.library.lipfw_pad(code.data_ptr(), c.address, c.stride, c.channels, c.height, c.width, self.pad)
         for step in self.steps:
@@ -256,12 +256,12 @@ class NormStep:
     def plan_backward(self) -> None:
         program, own = self.program, self.program.gradients.pop(self.layer.out)
         self.to_clear = []
-        for c, source, _, first in self.parts:
+        for c, source, used, first in self.parts:
             if isinstance(source.maker, Conv):
                 g, c.add = program.step_of(source).take_gradient(), 0
             else:
                 g, c.add = program.gradient_of(source)
-                if source.pad and not c.add:        # its halo has a gradient too, that nobody here writes
+                if not c.add and (source.pad or len(used) < source.channels):   # nobody here writes all of it
                     self.to_clear.append(g)
                     c.add = 1
             c.out_gradient = own.address + 4 * first * own.stride
@@ -314,7 +314,8 @@ class DenseConv:
 
     def forward(self) -> None:
         stride = self.layer.stride
-        self.out.tensor = torch.conv2d(self._window(self.source), self.weight, self.bias, stride)
+        with torch.autocast("cpu", enabled=False):      # others read 32-bit floats
+            self.out.tensor = torch.conv2d(self._window(self.source), self.weight, self.bias, stride)
 
     def backward(self) -> None:
         s = self.layer.stride
