@@ -158,11 +158,12 @@ class _Recorder(TorchFunctionMode):
             self.alive.append(result)
         return result
 
-    def pending(self, tensor: Tensor, what: str) -> _Pending:
+    def pending(self, tensor: Tensor, what: str, changes: int = 0) -> _Pending:
+        """Return the meaning of a tensor that was changed so many times since it has it."""
         meaning = self.found.get(id(tensor), _Unknown("a constant"))
         if isinstance(meaning, _Unknown):
             raise Unsupported(f"{what} comes from {meaning.what}")
-        if tensor._version != self.version[id(tensor)]:
+        if tensor._version != self.version[id(tensor)] + changes:
             raise Unsupported(f"{what} was changed in place")
         return meaning
 
@@ -242,7 +243,7 @@ class _Recorder(TorchFunctionMode):
         return self._add(layer, [m for m, _, _ in meaning.sources])
 
     def leaky(self, result, x, negative_slope=0.01, inplace=False):
-        meaning = self.pending(x, "the input of an activation")
+        meaning = self.pending(x, "the input of an activation", int(result is x))
         if len(meaning.sources) != 1 or meaning.pad or meaning.sources[0][2] != 1.0 or negative_slope < 0:
             raise Unsupported("an activation after a concatenation, a padding or another activation")
         (out, doubled, _), = meaning.sources
