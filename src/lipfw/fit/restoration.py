@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from lipfw.errors import choice, number, whole
+from lipfw.fit.eager import Eager
 from lipfw.fit.evaluation import psnr, ssim
-from lipfw.fit.stepping import KERNELS, Eager, make_stepper
+from lipfw.fit.stepping import KERNELS, make_stepper
 from lipfw.fit.stopping import WindowedVariance
-from lipfw.mask import Mask, prunable
+from lipfw.mask import Mask
 from lipfw.prior.prior import Prior
 from lipfw.problem import Problem
 
@@ -181,11 +182,6 @@ class Restoration(pl.LightningModule):
         """Keep the weights that a mask removes, zero now, at zero in the steps to come; None: keep all."""
         self.settle()
         self.mask, self.stepper = mask, None
-        optimizer = self.optimizers(use_pl_optimizer=False)
-        for name, weight in prunable(self.prior.network).items() if mask is not None else ():
-            for moment in optimizer.state.get(weight, {}).values():
-                if moment.shape == weight.shape:    # rewound to a later step, it would go on moving removed weights
-                    moment.mul_(mask[name].to(moment.device))
 
     def settle(self) -> None:
         """Bring network and optimiser up to date, whatever does the steps."""

@@ -2,7 +2,7 @@
 import torch
 from torch import Tensor
 
-from lipfw.fit.stepping import Eager, Objective
+from lipfw.fit.eager import Eager, Objective
 from lipfw.kernel.interface import library
 from lipfw.kernel.network import DENSE_FROM, SparseNetwork
 from lipfw.mask import Mask

@@ -31,10 +31,13 @@ class Planes:
     """Feature planes in memory: `channels` of them, `stride` floats apart, with rows of `pitch` floats.
 
     Row 0, column 0 of the picture lies `first` floats after a plane's begin; a halo, a front of zeros or nothing is
-    before it. Behind the last plane there is room to read a whole tile too far.
+    before it. Behind the last plane there is room to read a whole tile too far. Planes without a tensor of their own
+    are given one by torch at each step.
     """
 
-    def __init__(self, tensor: Tensor, channels: int, height: int, width: int, stride: int, pitch: int, first: int = 0):
+    def __init__(self, tensor: Tensor | None, channels: int, height: int, width: int, stride: int, pitch: int,
+                 first: int = 0):
+        self.given = tensor is None
         self.tensor, self.stride, self.pitch, self.first = tensor, stride, pitch, first
         self.channels, self.height, self.width = channels, height, width
 
@@ -64,6 +67,8 @@ class Memory:
 
     def give_back(self, p: Planes, *, halo: bool = False) -> None:
         """Offer planes of which nothing but pixels was written, and the halo if there is one, to others."""
+        if p.given:
+            return
         layout = (p.channels, p.height, p.width, p.stride, p.pitch, p.first)
         self._free.setdefault((*layout, halo), []).append(p)
 
@@ -255,8 +260,8 @@ class NormStep:
 
     def plan_backward(self) -> None:
         program, own = self.program, self.program.gradients.pop(self.layer.out)
-        self.to_clear = []
-        for c, source, used, first in self.parts:
+        self.own, self.into, self.to_clear = own, [], []
+        for c, source, used, _ in self.parts:
             if isinstance(source.maker, Conv):
                 g, c.add = program.step_of(source).take_gradient(), 0
             else:
@@ -264,8 +269,8 @@ class NormStep:
                 if not c.add and (source.pad or len(used) < source.channels):   # nobody here writes all of it
                     self.to_clear.append(g)
                     c.add = 1
-            c.out_gradient = own.address + 4 * first * own.stride
-            c.in_gradient, c.gradient_stride, c.gradient_pitch = g.address + 4 * g.first, g.stride, g.pitch
+            c.gradient_stride, c.gradient_pitch = g.stride, g.pitch
+            self.into.append(g)
         program.memory.give_back(own, halo=bool(self.layer.out.pad))
 
     def forward(self) -> None:
@@ -277,7 +282,9 @@ class NormStep:
     def backward(self) -> None:
         for g in self.to_clear:
             g.tensor.zero_()
-        for c, _, _, _ in self.parts:
+        for (c, _, _, first), g in zip(self.parts, self.into, strict=True):
+            c.out_gradient = self.own.address + 4 * first * self.own.stride
+            c.in_gradient = g.address + 4 * g.first
             self.program.library.lipfw_norm_backward(c)
 
 
@@ -291,7 +298,7 @@ class DenseConv:
         where = program.packed.slices[layer.weight]
         self.weight, self.weight_gradient = program.weights[where].view(shape), program.gradient[where].view(shape)
         self.bias = program.weights[program.packed.slices[layer.bias]] if layer.bias and not layer.out.readers else None
-        self.out = Planes(torch.empty(0), layer.out.channels, layer.out.height, layer.out.width,
+        self.out = Planes(None, layer.out.channels, layer.out.height, layer.out.width,
                           layer.out.height * layer.out.width, layer.out.width)
         program.maps[layer.out] = self.out
 
@@ -301,10 +308,17 @@ class DenseConv:
         return self.gradient
 
     def plan_backward(self) -> None:
-        self.needed = self.layer.source.maker is not None
+        source, program = self.layer.source, self.program
+        self.needed = source.maker is not None
         if self.needed:
-            self.into, self.add = self.program.gradient_of(self.layer.source)
-        self.program.memory.give_back(self.gradient)
+            like = program.maps[source]
+            exact = like.stride == (like.height + 2 * bool(source.pad)) * like.pitch
+            self.takes = source not in program.gradients and exact and bool(source.pad) == self.layer.taps // 2
+            if self.takes:      # torch's gradient is the map's, as it comes
+                program.gradients[source] = Planes(None, like.channels, like.height, like.width, like.stride,
+                                                   like.pitch, like.first)
+            self.into, self.add = program.gradient_of(source)
+        program.memory.give_back(self.gradient)
 
     def _window(self, p: Planes) -> Tensor:
         """Return the part of planes that the convolution reads: with their halo if it has taps there."""
@@ -325,7 +339,9 @@ class DenseConv:
         self.weight_gradient.copy_(weight)
         if self.bias is not None:
             self.program.gradient[self.program.packed.slices[self.layer.bias]] = bias
-        if self.needed:
+        if self.needed and self.takes:
+            self.into.tensor = into
+        elif self.needed:
             window = self._window(self.into)
             if self.add:
                 window += into
