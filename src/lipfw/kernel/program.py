@@ -329,7 +329,7 @@ class DenseConv:
     def forward(self) -> None:
         stride = self.layer.stride
         with torch.autocast("cpu", enabled=False):      # others read 32-bit floats
-            self.out.tensor = torch.conv2d(self._window(self.source), self.weight, self.bias, stride)
+            self.out.tensor = torch.conv2d(self._window(self.source), self.weight, self.bias, stride).contiguous()
 
     def backward(self) -> None:
         s = self.layer.stride
@@ -340,7 +340,7 @@ class DenseConv:
         if self.bias is not None:
             self.program.gradient[self.program.packed.slices[self.layer.bias]] = bias
         if self.needed and self.takes:
-            self.into.tensor = into
+            self.into.tensor = into.contiguous()
         elif self.needed:
             window = self._window(self.into)
             if self.add:
