@@ -21,8 +21,8 @@ class SparseNetwork:
     `masks` are boolean tensors by weight name; a convolution that is not among them is dense. With `dense_from` (a kept
     fraction) those that keep more are left to torch. `forward(code)` returns the output, which the next call
     overwrites; `backward(gradient)` then returns the gradient of `weights`, which the next call overwrites. Running
-    statistics go to the network's own buffers, except those of channels that nothing reads, and in running means without
-    what constant channels add; its parameters are touched by nobody.
+    statistics go to the network's own buffers, except those of channels that nothing reads, and in running means
+    without what constant channels add; its parameters are touched by nobody.
 
     Raises Unsupported for a network with other layers than these kernels have.
     """
