@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lipfw.kernel.graph import Conv, read
+from lipfw.kernel.graph import Conv, Unsupported, read, structure
 from lipfw.kernel.program import Program
 from lipfw.kernel.weights import Packed, Taps, live_weights
 
@@ -21,8 +21,8 @@ class SparseNetwork:
     `masks` are boolean tensors by weight name; a convolution that is not among them is dense. With `dense_from` (a kept
     fraction) those that keep more are left to torch. `forward(code)` returns the output, which the next call
     overwrites; `backward(gradient)` then returns the gradient of `weights`, which the next call overwrites. Running
-    statistics go to the network's own buffers, except those of channels that nothing reads; its parameters are touched
-    by nobody.
+    statistics go to the network's own buffers, except those of channels that nothing reads, and in running means
+    without what constant channels add; its parameters are touched by nobody.
 
     Raises Unsupported for a network with other layers than these kernels have.
     """
@@ -32,6 +32,8 @@ class SparseNetwork:
         parameters, buffers = dict(network.named_parameters()), dict(network.named_buffers())
         layers = {code: read(network, code) for code in sorted(set(codes), key=lambda c: -c.numel())}
         first = next(iter(layers.values()))
+        if any(structure(its) != structure(first) for its in layers.values()):
+            raise Unsupported("the network depends on the size of its code")
         kept = {la.weight: masks[la.weight].cpu().numpy() if la.weight in masks
                 else np.ones(parameters[la.weight].shape, bool) for la in first if isinstance(la, Conv)}
         self.dense = {n for n, m in kept.items() if m.mean() >= dense_from}

@@ -116,7 +116,7 @@ class Program:
 
     def forward(self, code: Tensor) -> Tensor:
         self.library.lipfw_threads(torch.get_num_threads())
-        code = code.contiguous()
+        code = code.float().contiguous()
         c = self.code
         self.library.lipfw_pad(code.data_ptr(), c.address, c.stride, c.channels, c.height, c.width, self.pad)
         for step in self.steps:
@@ -263,12 +263,12 @@ class NormStep:
     def plan_backward(self) -> None:
         program, own = self.program, self.program.gradients.pop(self.layer.out)
         self.own, self.into, self.to_clear = own, [], []
-        for c, source, _, _ in self.parts:
+        for c, source, used, _ in self.parts:
             if isinstance(source.maker, Conv):
                 g, c.add = program.step_of(source).take_gradient(), 0
             else:
                 g, c.add = program.gradient_of(source)
-                if source.pad and not c.add:        # its halo has a gradient too, that nobody here writes
+                if not c.add and (source.pad or len(used) < source.channels):   # nobody here writes all of it
                     self.to_clear.append(g)
                     c.add = 1
             c.gradient_stride, c.gradient_pitch = g.stride, g.pitch
@@ -330,7 +330,8 @@ class DenseConv:
 
     def forward(self) -> None:
         stride = self.layer.stride
-        self.out.tensor = torch.conv2d(self._window(self.source), self.weight, self.bias, stride)
+        with torch.autocast("cpu", enabled=False):      # others read 32-bit floats
+            self.out.tensor = torch.conv2d(self._window(self.source), self.weight, self.bias, stride).contiguous()
 
     def backward(self) -> None:
         s = self.layer.stride
@@ -341,7 +342,7 @@ class DenseConv:
         if self.bias is not None:
             self.program.gradient[self.program.packed.slices[self.layer.bias]] = bias
         if self.needed and self.takes:
-            self.into.tensor = into
+            self.into.tensor = into.contiguous()
         elif self.needed:
             window = self._window(self.into)
             if self.add:

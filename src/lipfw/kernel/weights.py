@@ -128,11 +128,19 @@ class Packed:
     def unpack(self, vector: Tensor, into: Mapping[str, Tensor]) -> None:
         """Copy a vector back; elements of the tensors that are not in it stay as they are."""
         for name, where in self.slices.items():
-            flat = into[name].detach().view(-1)
+            tensor = into[name].detach()
+            flat = tensor.reshape(-1)       # a copy of one that is channels-last
             if name in self.kept:
                 flat[self.kept[name]] = vector[where]
             else:
                 flat.copy_(vector[where])
+            if not tensor.is_contiguous():
+                tensor.copy_(flat.view(tensor.shape))
+
+
+def _bent(m: Map) -> bool:
+    """Return whether an activation stands between a convolution's map and the batch norm that reads it."""
+    return any(before != 1.0 for norm in m.readers for source, _, before in norm.sources if source is m)
 
 
 def live_weights(layers: Sequence[Conv | Norm],
@@ -140,16 +148,19 @@ def live_weights(layers: Sequence[Conv | Norm],
     """Return the masks (O, C, k, k) without weights that change neither the output nor any gradient, and used channels.
 
     A channel that nothing kept reads has no effect, and one that nothing kept feeds is constant: batch norm after the
-    next convolution takes a constant away again, unless zeros pad it. Both followed to their ends.
+    next convolution takes a constant away again, unless zeros pad it or an activation comes first. Both followed to
+    their ends.
     """
     live = {n: m.copy() for n, m in masks.items()}
     varies = {layers[0].source: np.ones(layers[0].source.channels, bool)}
     for layer in layers:
         if isinstance(layer, Conv):
             source, m = varies[layer.source], live[layer.weight]
-            if layer.out.readers and layer.source.pad != "zeros":
+            if layer.source.pad == "zeros":     # a constant has a border
+                source = np.ones_like(source)
+            if layer.out.readers and not _bent(layer.out):
                 m &= source[None, :, None, None]
-            varies[layer.out] = m.any((2, 3))[:, source].any(1) if layer.out.readers else np.ones(m.shape[0], bool)
+            varies[layer.out] = (m & source[None, :, None, None]).any((1, 2, 3))
         else:
             varies[layer.out] = np.concatenate([varies[m] for m, _, _ in layer.sources])
     used = {layer.out: np.zeros(layer.out.channels, bool) for layer in layers}
