@@ -7,6 +7,7 @@ import lipfw
 ROOT = Path(lipfw.__file__).parent
 BASE = {"streams", "problem", "mask", "ticket", "files", "errors", "listing"}
 TOP = {"run", "recorder", "summary", "tracking", "api", "report"}
+PARTS = {"image", "task", "prior", "pruner", "kernel", "fit", "folder"}
 HOST = {"cores", "malloc"}      # what a program may do to its process and a library may not
 ALLOWED = {     # layer -> the lipfw modules it may import, besides itself
     **{name: BASE for name in BASE},
@@ -15,8 +16,8 @@ ALLOWED = {     # layer -> the lipfw modules it may import, besides itself
     "kernel": BASE, "cores": set(), "malloc": set(),
     "fit": BASE | {"prior", "pruner", "kernel"},
     "folder": {"errors", "listing"}, "argv": {"errors"},
-    **{name: BASE | TOP | {"image", "task", "prior", "pruner", "kernel", "fit", "folder"} for name in TOP},
-    "run": BASE | TOP | HOST | {"image", "task", "prior", "pruner", "kernel", "fit", "folder"},
+    **{name: BASE | TOP | PARTS for name in TOP},
+    "run": BASE | TOP | PARTS | HOST,
     "cli": {"argv", "errors", "folder", "run"}, "__main__": {"cli"}, "__init__": set(),
 }
 LIBRARIES = {   # library -> the layers that may import it
