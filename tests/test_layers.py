@@ -18,7 +18,7 @@ ALLOWED = {     # layer -> the lipfw modules it may import, besides itself
     "folder": {"errors", "listing"}, "argv": {"errors"},
     **{name: BASE | TOP | PARTS for name in TOP},
     "run": BASE | TOP | PARTS | HOST,
-    "cli": {"argv", "errors", "folder", "run"}, "__main__": {"cli"}, "__init__": set(),
+    "cli": {"argv", "cores", "errors", "folder", "run"}, "__main__": {"cli"}, "__init__": set(),
 }
 LIBRARIES = {   # library -> the layers that may import it
     "hydra": {"run", "tracking", "cli"}, "omegaconf": {"run", "tracking", "cli", "folder", "report"},
