@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lipfw import __version__
 from lipfw.argv import normalise
+from lipfw.cores import wait_briefly
 from lipfw.errors import InputError, nearest
 from lipfw.folder import run_folder
 
@@ -45,6 +46,7 @@ def run(cfg: DictConfig) -> dict | None:
         if (folder / "result.json").exists():
             print(f"already finished: {folder}", flush=True)   # before torch is imported: a sweep skips in no time
             return None
+        wait_briefly()
         from lipfw.run import run
 
         return run(cfg, shlex.join(["python", "-m", "lipfw", *_typed]))

@@ -1,9 +1,11 @@
 """One run: config -> pictures, problems, prior, pruner, fit, callbacks -> Trainer.fit -> result.json."""
+import contextlib
 import json
 import math
 import platform
 import shutil
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from lipfw import __version__
+from lipfw.cores import claim
 from lipfw.errors import choice, number, whole
 from lipfw.files import alone, read_jsonl, sweep_parts, write_atomic, write_json, write_text
 from lipfw.fit.checkpoint import Checkpoint, usable
@@ -28,6 +31,7 @@ from lipfw.folder import run_folder
 from lipfw.image.picture import Picture, check_pixels
 from lipfw.image.read import read
 from lipfw.image.write import sheet
+from lipfw.malloc import keep_freed_memory
 from lipfw.problem import Problem
 from lipfw.recorder import Recorder
 from lipfw.summary import closing, panels, rounds_table
@@ -46,13 +50,32 @@ def run(cfg: DictConfig, command: str | None = None) -> dict:
     console = Console(quiet=choice("trainer.progress", cfg.trainer.progress, ("auto", False)) is False)
     done = folder / "result.json"
     if not done.exists():
-        parts = _build(cfg)
-        folder.mkdir(parents=True, exist_ok=True)
-        with alone(folder):
-            if not done.exists():       # nobody else has finished it meanwhile
-                return _fit(cfg, folder, console, command, *parts)
+        with _threads(cfg, console):
+            parts = _build(cfg)
+            folder.mkdir(parents=True, exist_ok=True)
+            with alone(folder):
+                if not done.exists():       # nobody else has finished it meanwhile
+                    return _fit(cfg, folder, console, command, *parts)
     console.print(f"already finished: {folder}", highlight=False, soft_wrap=True)
     return json.loads(done.read_text())
+
+
+@contextlib.contextmanager
+def _threads(cfg: DictConfig, console: Console) -> Iterator[None]:
+    """Have torch run on the cores that are free, or on as many threads as the user says; on a GPU no core is held."""
+    asked = cfg.trainer.threads
+    if asked is not None:
+        whole("trainer.threads", asked, least=1)
+    if device_name(cfg.trainer.accelerator) == "cuda":
+        if asked is not None:
+            torch.set_num_threads(asked)
+        yield
+        return
+    with claim(asked) as (threads, remark):
+        torch.set_num_threads(threads)
+        if remark:
+            console.print(remark, highlight=False, soft_wrap=True)
+        yield
 
 
 def _build(cfg: DictConfig) -> tuple[list[Picture], list[Problem], Restoration, IterativePruning]:
@@ -60,8 +83,6 @@ def _build(cfg: DictConfig) -> tuple[list[Picture], list[Problem], Restoration, 
     whole("seed", cfg.seed, least=0)
     device = device_name(cfg.trainer.accelerator)
     number("trainer.checkpoint_seconds", cfg.trainer.checkpoint_seconds, 0, math.inf)
-    if cfg.trainer.threads is not None:
-        torch.set_num_threads(whole("trainer.threads", cfg.trainer.threads, least=1))
     pictures = instantiate(cfg.image)
     task = instantiate(cfg.task)
     problems = [task(p) for p in pictures]
@@ -83,6 +104,10 @@ def _fit(cfg: DictConfig, folder: Path, console: Console, command: str | None, p
     checkpoint = usable(folder / "checkpoint.ckpt")
     console.print(f"{folder}: {', '.join(f'{p.name} {p.shape[2]}x{p.shape[1]}' for p in problems)}",
                   highlight=False, soft_wrap=True)
+    if device_name(cfg.trainer.accelerator) == "cpu" and keep_freed_memory() and any(
+            p.shape[1] * p.shape[2] >= 256 * 256 for p in problems):       # below, it makes no difference
+        console.print("freed memory is kept for the next step, which pictures of 256x256 pixels and more gain from; "
+                      "MALLOC_* variables of your own would win", highlight=False, soft_wrap=True)
     about = {"architecture": json.dumps(module.prior.architecture), "pruner": cfg.pruner._target_,
              "seed": str(cfg.seed), "task": cfg.task._target_, "image": ", ".join(p.name for p in pictures),
              "run": folder.name}
