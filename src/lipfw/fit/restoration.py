@@ -55,6 +55,7 @@ class Restoration(pl.LightningModule):
         self.register_buffer("peak_psnr", torch.tensor(-torch.inf))
         self.register_buffer("peak_step", torch.tensor(0))
         self.register_buffer("tail", torch.tensor(0.0))
+        self.register_buffer("now", torch.tensor(0), persistent=False)      # the step that is being done, on the device
         self.variance = WindowedVariance(sum(torch.Size(p.shape).numel() for p in problems), window, patience)
         self.step = 0                                       # steps done in this round
         self.mask: Mask | None = None                       # None: dense
@@ -117,27 +118,33 @@ class Restoration(pl.LightningModule):
         """Do one optimisation step; returns the recorded numbers of the step if it is one to record."""
         if self.stepper is None:
             self.stepper = make_stepper(self, self.optimizers(use_pl_optimizer=False), self.mask, self.kernel)
+        self.now.fill_(self.step + 1)
         outputs, loss = self.stepper.step(self.step)
         self.step += 1
-        return self.follow(outputs, loss)
+        due = self.step % self.log_every == 0 or self.step == self.steps
+        return self.record(outputs, loss) if due else None
 
     @torch.no_grad()
-    def follow(self, outputs: Sequence[Tensor], loss: Tensor) -> Tensor | None:
-        """Update average, pick, peak and the round's loss after a step; returns the numbers to record, if any."""
-        n = range(len(self.problems))
+    def follow(self, outputs: Sequence[Tensor], loss: Tensor) -> None:
+        """Update average, pick and the round's loss after the step `now`: what steppers do as the end of their step.
+
+        The same calls at every step, and no number from the host or to it, so that a CUDA graph can hold them.
+        """
+        weight = (self.now == 1).float().clamp(min=1 - self.smoothing)      # 1 at a round's first step
         for i, output in enumerate(outputs):
-            getattr(self, f"average{i}").lerp_(output, 1.0 if self.step == 1 else 1 - self.smoothing)
-        restored = [getattr(self, f"average{i}") for i in n]
-        self._keep("picked", restored, self.variance.update(outputs, self.step))
-        if self.step > self.steps - _LOSS_TAIL:
-            self.tail += loss
-        if self.step % self.log_every and self.step != self.steps:
-            return None
+            getattr(self, f"average{i}").lerp_(output, weight)
+        self._keep("picked", self.pictures("final"), self.variance.update(outputs, self.now))
+        self.tail += loss.masked_fill(self.now <= self.steps - _LOSS_TAIL, 0)
+
+    @torch.no_grad()
+    def record(self, outputs: Sequence[Tensor], loss: Tensor) -> Tensor:
+        """Take the metrics of the step just done, update the peak, and return the numbers to record."""
+        restored = self.pictures("final")
         value = self.mean(psnr, restored)
         better = value > self.peak_psnr
         self._keep("peak", restored, better)
         self.peak_psnr.copy_(torch.where(better, value, self.peak_psnr))
-        self.peak_step.copy_(torch.where(better, self.step, self.peak_step))
+        self.peak_step.copy_(torch.where(better, self.now, self.peak_step))
         raw = self.mean(psnr, outputs) if self.smoothing else value
         return torch.stack([loss, value, raw, self.mean(ssim, restored), self.variance.variance.float()])
 
@@ -152,7 +159,7 @@ class Restoration(pl.LightningModule):
     def _keep(self, kind: str, pictures: Sequence[Tensor], where: Tensor) -> None:
         for i, x in enumerate(pictures):
             kept = getattr(self, f"{kind}{i}")
-            kept.copy_(torch.where(where, x, kept))
+            torch.where(where, x, kept, out=kept)
 
     # --- rounds
 

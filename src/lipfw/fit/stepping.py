@@ -1,8 +1,8 @@
 """How one optimisation step is done: by torch's own operators, by sparse kernels, or by a replayed CUDA graph.
 
-All do the same step: forward with jitter, loss, backward, gradients of removed weights zeroed, Adam. Between `settle`
-and the next step the network and its optimiser hold the state, whatever did the steps: that is what checkpoints,
-tickets, rewinding and the next round see.
+All do the same step: forward with jitter, loss, backward, gradients of removed weights zeroed, Adam, and `follow` with
+what came of it. Between `settle` and the next step the network and its optimiser hold the state, whatever did the
+steps: that is what checkpoints, tickets, rewinding and the next round see.
 """
 from collections.abc import Sequence
 from typing import Protocol
@@ -15,12 +15,14 @@ from lipfw.prior.prior import Prior
 
 
 class Objective(Protocol):
-    """What a stepper needs of a fit: the prior, its optimiser, and the loss of each picture."""
+    """What a stepper needs of a fit: the prior, its optimiser, the loss of each picture, and who follows the steps."""
 
     prior: Prior
     problems: Sequence
 
     def loss(self, output: Tensor, index: int) -> Tensor: ...
+
+    def follow(self, outputs: Sequence[Tensor], loss: Tensor) -> None: ...
 
 
 class Eager:
@@ -34,10 +36,17 @@ class Eager:
 
     def step(self, step: int) -> tuple[list[Tensor], Tensor]:
         """Do the step after `step` steps; returns the pictures that the weights before it made, detached, and the loss."""
+        return self.body([step] * len(self.fit.problems))
+
+    def body(self, noise: Sequence[int | torch.Generator]) -> tuple[list[Tensor], Tensor]:
+        """Do a step whose jitter is that of a step or, picture by picture, drawn from generators.
+
+        It has no other input from the host and gives nothing to it: a CUDA graph can hold it.
+        """
         self.optimizer.zero_grad(set_to_none=True)
         outputs, losses = [], []
-        for i in range(len(self.fit.problems)):
-            output = self.fit.prior(i, step)
+        for i, source in enumerate(noise):
+            output = self.fit.prior(i, source)
             loss = self.fit.loss(output, i)
             loss.backward()                 # picture by picture: one graph in memory at a time
             outputs.append(output.detach())
@@ -45,7 +54,9 @@ class Eager:
         if self.mask_gradients is not None:
             self.mask_gradients()
         self.optimizer.step()
-        return outputs, sum(losses)
+        loss = sum(losses)
+        self.fit.follow(outputs, loss)
+        return outputs, loss
 
     def settle(self) -> None:
         """Bring network and optimiser up to date; here they always are."""

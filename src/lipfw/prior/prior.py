@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from lipfw.errors import number, whole
-from lipfw.streams import stream
+from lipfw.streams import stream, stream_seed
 
 
 class Prior(nn.Module):
@@ -30,17 +30,22 @@ class Prior(nn.Module):
         for i, code in enumerate(codes):        # derived from the seed: no need to store them in checkpoints
             self.register_buffer(f"code{i}", code, persistent=False)
 
-    def code(self, index: int = 0, step: int | None = None) -> Tensor:
-        """Return the code of a picture, with the jitter of an optimisation step if one is named."""
+    def code(self, index: int = 0, noise: int | torch.Generator | None = None) -> Tensor:
+        """Return the code of a picture, with jitter if `noise` is an optimisation step or a generator to draw from."""
         z = getattr(self, f"code{index}")
-        if step is None or not self.jitter:
+        if noise is None or not self.jitter:
             return z
-        noise = torch.empty_like(z).normal_(generator=stream(self.seed, f"jitter {index}", step, z.device))
-        return torch.add(z, noise, alpha=self.jitter)
+        if not isinstance(noise, torch.Generator):
+            noise = torch.Generator(z.device).manual_seed(self.jitter_seed(index, noise))
+        return torch.add(z, torch.empty_like(z).normal_(generator=noise), alpha=self.jitter)
 
-    def forward(self, index: int = 0, step: int | None = None) -> Tensor:
-        """Return the picture (1, C, H, W) in (0, 1) that the network makes of a code."""
-        picture = torch.sigmoid(self.network(self.code(index, step)))
+    def jitter_seed(self, index: int, step: int) -> int:
+        """Return what a generator is seeded with to draw the jitter of a picture at an optimisation step."""
+        return stream_seed(self.seed, f"jitter {index}", step)
+
+    def forward(self, index: int = 0, noise: int | torch.Generator | None = None) -> Tensor:
+        """Return the picture (1, C, H, W) in (0, 1) that the network makes of a code; `noise` as in `code`."""
+        picture = torch.sigmoid(self.network(self.code(index, noise)))
         _, h, w = self.shapes[index]
         top, left = (picture.shape[2] - h) // 2, (picture.shape[3] - w) // 2
         return picture[:, :, top:top + h, left:left + w]
