@@ -10,7 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 from lipfw.errors import InputError
 from lipfw.listing import pictures_in, tickets_in
 
-# Options that change where or how fast a run happens, or how it is shown, and not its result.
+# Options that change where or how fast a run happens, or how it is shown, and not its result. Of the trainer's,
+# precision does.
 _IRRELEVANT = {"name", "out", "logger", "trainer", "protocol", "hydra"}
 _IRRELEVANT_IN = {"fit": {"steps_per_batch", "kernel"}, "image": {"max_pixels"}}
 
@@ -19,6 +20,9 @@ def options(cfg: DictConfig) -> dict:
     """Return the resolved options that change a run's result."""
     every = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     out = {k: v for k, v in every.items() if k not in _IRRELEVANT}
+    precision = str(every.get("trainer", {}).get("precision", 32))
+    if precision != "32":       # said only then, so that runs keep the names they have
+        out["precision"] = precision
     for group, names in _IRRELEVANT_IN.items():
         if isinstance(out.get(group), dict):
             out[group] = {k: v for k, v in out[group].items() if k not in names}

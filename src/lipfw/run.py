@@ -22,6 +22,7 @@ from lipfw.fit.memory import check_memory
 from lipfw.fit.progress import FitProgress
 from lipfw.fit.restoration import Restoration
 from lipfw.fit.rounds import IterativePruning
+from lipfw.fit.stepping import check_kernel
 from lipfw.fit.stopping import last_before_rises
 from lipfw.fit.trainer import device_name, make_trainer
 from lipfw.folder import run_folder
@@ -59,6 +60,7 @@ def _build(cfg: DictConfig) -> tuple[list[Picture], list[Problem], Restoration, 
     """Make all parts of a run and check them against each other and the machine."""
     whole("seed", cfg.seed, least=0)
     device = device_name(cfg.trainer.accelerator)
+    check_kernel(cfg.fit.kernel, device)
     number("trainer.checkpoint_seconds", cfg.trainer.checkpoint_seconds, 0, math.inf)
     if cfg.trainer.threads is not None:
         torch.set_num_threads(whole("trainer.threads", cfg.trainer.threads, least=1))
@@ -70,7 +72,7 @@ def _build(cfg: DictConfig) -> tuple[list[Picture], list[Problem], Restoration, 
     prior = instantiate(cfg.prior)(shapes=[p.shape for p in problems])
     check_memory(prior, device)
     pruning = IterativePruning(instantiate(cfg.pruner))
-    module = instantiate(cfg.fit)(problems=problems, prior=prior)
+    module = instantiate(cfg.fit)(problems=problems, prior=prior, precision=cfg.trainer.precision)
     pruning.prepare(module)     # refuses a foreign ticket before anything is written
     return pictures, problems, module, pruning
 
@@ -95,8 +97,9 @@ def _fit(cfg: DictConfig, folder: Path, console: Console, command: str | None, p
         trainer = make_trainer(pruning.schedule.rounds, callbacks, cfg.trainer.accelerator, logger, folder)
         trainer.fit(module, ckpt_path=checkpoint)
         result = _finish(folder, cfg, recorder, problems)
-        result |= {"device": torch.cuda.get_device_name() if module.device.type == "cuda" else "cpu",
-                   "threads": torch.get_num_threads(),
+        device = device_name(cfg.trainer.accelerator)       # the module is back on the CPU
+        result |= {"device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+                   "precision": module.precision, **_tf32(device), "threads": torch.get_num_threads(),
                    "wall_seconds_this_start": round(time.monotonic() - started, 3), "command": command}
         if logger is not None:
             log_result(logger, folder)
@@ -130,6 +133,14 @@ def _finish(folder: Path, cfg: DictConfig, recorder: Recorder, problems: list[Pr
                      "python": platform.python_version()},
         "config": OmegaConf.to_container(cfg),
     }
+
+
+def _tf32(device: str) -> dict:
+    """Return whether a GPU rounds the factors of 32-bit products to 19 bits, in convolutions and in matrix products."""
+    if device != "cuda":
+        return {}
+    return {"tf32": {"convolutions": torch.backends.cudnn.allow_tf32,
+                     "matrix_products": torch.get_float32_matmul_precision() != "highest"}}
 
 
 def _finite(value: float) -> float | None:

@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from lipfw.errors import choice, number, whole
+from lipfw.errors import InputError, choice, number, whole
 from lipfw.fit.evaluation import psnr, ssim
 from lipfw.fit.stepping import KERNELS, Eager, make_stepper
 from lipfw.fit.stopping import WindowedVariance
@@ -16,6 +16,7 @@ from lipfw.prior.prior import Prior
 from lipfw.problem import Problem
 
 _LOSS_TAIL = 100    # a round's loss is the mean over its last steps: one step's is noisy
+PRECISIONS = ("32", "bf16")
 _RECORDED = ("loss", "psnr", "psnr_raw", "ssim", "variance")
 
 
@@ -29,12 +30,14 @@ class Restoration(pl.LightningModule):
     The restoration at step t is the running average of the outputs, x_t = s x_{t-1} + (1 - s) f_t with s = `smoothing`
     (x_1 = f_1), or the output itself for s = 0. Three of them are kept: `peak` (the recorded step with the best PSNR:
     an oracle), `picked` (by `WindowedVariance` over the raw outputs, no clean picture used) and `final`.
+    With `precision` bf16 the network computes in bfloat16; loss, optimiser and averages stay in float32.
     Steps count from 1. Metrics are taken every `log_every` steps and at the last.
     """
 
     def __init__(self, problems: Sequence[Problem], prior: Prior, *, steps: int = 3000, lr: float = 0.01,
                  smoothing: float = 0.99, target: str = "degraded", window: int = 100, patience: int = 1000,
-                 log_every: int = 10, steps_per_batch: int = 50, kernel: str = "auto"):
+                 log_every: int = 10, steps_per_batch: int = 50, kernel: str = "auto",
+                 precision: int | str = 32):
         super().__init__()
         self.automatic_optimization = False
         self.steps = whole("fit.steps", steps, least=1)
@@ -43,6 +46,10 @@ class Restoration(pl.LightningModule):
         self.log_every = whole("fit.log_every", log_every, least=1)
         self.steps_per_batch = whole("fit.steps_per_batch", steps_per_batch, least=1)
         self.kernel = choice("fit.kernel", kernel, KERNELS)
+        self.precision = choice("trainer.precision", str(precision), PRECISIONS)
+        if (self.precision, self.kernel) == ("bf16", "sparse"):
+            raise InputError("fit.kernel=sparse computes in 32 bits; use fit.kernel=auto with trainer.precision=bf16")
+        prior.bf16 = self.precision == "bf16"
         window, patience = whole("fit.window", window, least=2), whole("fit.patience", patience, least=1)
         if choice("fit.target", target, ("degraded", "clean")) == "clean":
             problems = [p.noiseless() for p in problems]
@@ -92,6 +99,11 @@ class Restoration(pl.LightningModule):
         # one look at the device a batch
         self.records = [{"step": s, **{k: float(v) for k, v in zip(_RECORDED, r.tolist(), strict=True)}}
                         for s, r in pending]
+
+    def on_train_end(self) -> None:
+        """Give back what the steps needed: a CUDA graph holds memory of its own."""
+        self.settle()
+        self.stepper = None
 
     def state_dict(self, *args, **kwargs) -> dict:
         self.settle()       # Lightning reads the optimiser's state after this

@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from lipfw.errors import InputError
 from lipfw.mask import Mask
 from lipfw.prior.prior import Prior
 
@@ -35,7 +36,7 @@ class Eager:
         self.mask_gradients = mask.gradients(fit.prior.network) if mask is not None else None
 
     def step(self, step: int) -> tuple[list[Tensor], Tensor]:
-        """Do the step after `step` steps; returns the pictures that the weights before it made, detached, and the loss."""
+        """Do the step after `step` steps; returns the pictures that the weights before it made, and the loss."""
         return self.body([step] * len(self.fit.problems))
 
     def body(self, noise: Sequence[int | torch.Generator]) -> tuple[list[Tensor], Tensor]:
@@ -65,6 +66,18 @@ class Eager:
 KERNELS = ("auto", "dense", "sparse")
 
 
+def check_kernel(kernel: str, device: str) -> None:
+    """Raise InputError for a kernel that a kind of device (cpu, cuda) does not have."""
+    if kernel == "sparse" and device == "cuda":
+        raise InputError("fit.kernel=sparse is for CPUs, this fit runs on a GPU; use fit.kernel=auto or trainer=cpu")
+
+
 def make_stepper(fit: Objective, optimizer: torch.optim.Adam, mask: Mask | None, kernel: str) -> Eager:
     """Return what does the steps of a round, for a mask (None: dense) and the option fit.kernel."""
+    from lipfw.fit.graphed import Graphed  # it is an Eager itself
+
+    device = fit.prior.code().device.type
+    check_kernel(kernel, device)
+    if device == "cuda" and kernel == "auto":
+        return Graphed(fit, optimizer, mask)
     return Eager(fit, optimizer, mask)

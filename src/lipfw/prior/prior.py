@@ -16,8 +16,11 @@ class Prior(nn.Module):
     size makes more than is asked for, and what is cut off meets no loss.
 
     `shapes` are (C, H, W) of the pictures, `codes` their (1, c, h, w) inputs, `jitter` the standard deviation of the
-    Gaussian noise added to the code at each step. `architecture` tells which network it is, for tickets.
+    Gaussian noise added to the code at each step. `architecture` tells which network it is, for tickets. With
+    `bf16` set the network computes in bfloat16, its weights and its output staying float32.
     """
+
+    bf16 = False
 
     def __init__(self, network: nn.Module, codes: Sequence[Tensor], shapes: Sequence[tuple[int, int, int]], *,
                  jitter: float = 0.0, seed: int = 0, architecture: Mapping | None = None):
@@ -45,10 +48,19 @@ class Prior(nn.Module):
 
     def forward(self, index: int = 0, noise: int | torch.Generator | None = None) -> Tensor:
         """Return the picture (1, C, H, W) in (0, 1) that the network makes of a code; `noise` as in `code`."""
-        picture = torch.sigmoid(self.network(self.code(index, noise)))
+        picture = torch.sigmoid(self.unsquashed(self.code(index, noise)))
         _, h, w = self.shapes[index]
         top, left = (picture.shape[2] - h) // 2, (picture.shape[3] - w) // 2
         return picture[:, :, top:top + h, left:left + w]
+
+    def unsquashed(self, code: Tensor) -> Tensor:
+        """Return what the network makes of a code, in float32."""
+        if not self.bf16:
+            return self.network(code)
+        with torch.autocast(code.device.type, torch.bfloat16):
+            # channels last suits bfloat16 convolutions; the code is made contiguous, where noise is drawn fast
+            made = self.network(code.contiguous(memory_format=torch.channels_last))
+        return made.float().contiguous()    # a sigmoid of bfloat16 would give pictures of 8 bits
 
     def unknowns(self) -> list[nn.Parameter]:
         """Return what the fit may change: the network's weights."""
