@@ -4,7 +4,7 @@ PYTHON ?= python3
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint wheel clean
+.PHONY: help setup run test lint bench wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -26,7 +26,10 @@ test: setup  ## all tests
 	$(PY) -m pytest
 
 lint: setup  ## style and common mistakes
-	$(PY) -m ruff check src tests benchmarks
+	$(PY) -m ruff check src tests benchmarks hatch_build.py
+
+bench: setup  ## how fast it is here, against published code: a page in bench/ (about 25 minutes)
+	$(PY) -m benchmarks
 
 wheel: setup  ## build the wheel into dist/
 	$(PY) -m build --wheel --no-isolation

@@ -1,19 +1,18 @@
-"""What do Lightning, logging, metrics and picks add to a bare PyTorch loop of the same step? Printed as a ratio.
+"""What do Lightning, logging, metrics and picks add to a bare loop of the same step? Smaller is better; 1 is nothing.
 
-    python benchmarks/overhead.py [--size 128] [--channels 128] [--steps 20] [--repeats 14]
-
-Bare: zero_grad, forward with jitter, loss, backward, fused Adam. Ours: a Trainer.fit of Restoration with the callbacks
-of a run (records to disk, PSNR and SSIM every 10 steps, pick and peak, checkpoints). Both take turns in one process;
-the median of the ratios is the answer, since single times on a shared machine mean little.
+Bare: zero_grad, forward with jitter, loss, backward, fused Adam. Against it a `Trainer.fit` with the callbacks of a
+run: records to disk, PSNR and SSIM every 10 steps, pick and peak, checkpoints.
 """
-import argparse
-import statistics
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 
-import torch
-
+from benchmarks.contenders import runner
+from benchmarks.row import Row
+from benchmarks.setting import Setting
+from benchmarks.timing import in_turns, ratio
 from lipfw.fit.checkpoint import Checkpoint
 from lipfw.fit.restoration import Restoration
 from lipfw.fit.rounds import IterativePruning
@@ -24,16 +23,7 @@ from lipfw.pruner.none import Dense
 from lipfw.recorder import Recorder
 from lipfw.task.denoise import Denoise
 
-
-def bare(prior, problem, steps):
-    """Return the seconds that the steps take in a plain loop."""
-    optimizer = torch.optim.Adam(prior.unknowns(), lr=0.01, fused=True)
-    started = time.perf_counter()
-    for step in range(steps):
-        optimizer.zero_grad()
-        torch.nn.functional.mse_loss(problem.operator(prior(0, step)), problem.measurement).backward()
-        optimizer.step()
-    return time.perf_counter() - started
+STEPS = 10
 
 
 class Clock(Checkpoint):
@@ -48,41 +38,25 @@ class Clock(Checkpoint):
         self.seconds_taken = time.perf_counter() - self.started
 
 
-def ours(prior, problem, picture, steps):
-    """Return the seconds that the steps take in a run."""
-    module = Restoration([problem], prior, steps=steps)
-    with tempfile.TemporaryDirectory() as folder:
-        pruning = IterativePruning(Dense())
-        clock = Clock(Path(folder) / "checkpoint.ckpt")
-        make_trainer(1, [pruning, Recorder(Path(folder), pruning, [picture], {}), clock], "cpu").fit(module)
-    return clock.seconds_taken
+def measure(setting: Setting) -> Iterator[Row]:
+    """Time both in turns, the fit with torch's own operators as in the loop."""
+    for size in setting.sizes[:2]:
+        spec = setting.spec("bare", size)
+        (picture,) = load("astronaut", size=size)
+        problem = Denoise(25)(picture)
+        prior = build([problem.shape], channels=spec.channels, depth=spec.depth)
 
+        def fit(problem=problem, picture=picture, prior=prior) -> float:
+            module = Restoration([problem], prior, steps=STEPS, kernel="dense")
+            with tempfile.TemporaryDirectory() as folder:
+                pruning = IterativePruning(Dense())
+                clock = Clock(Path(folder) / "checkpoint.ckpt")
+                callbacks = [pruning, Recorder(Path(folder), pruning, [picture], {}), clock]
+                make_trainer(1, callbacks, "gpu" if setting.device == "cuda" else "cpu").fit(module)
+            return clock.seconds_taken / STEPS
 
-def main():
-    """Time both in turns and print the ratios."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--channels", type=int, default=128)
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--repeats", type=int, default=14)
-    args = parser.parse_args()
-    (picture,) = load("astronaut", size=args.size)
-    problem = Denoise(25)(picture)
-    prior = build([problem.shape], channels=args.channels)
-    bare(prior, problem, 2)
-    ours(prior, problem, picture, 2)
-    pairs = []
-    for turn in range(args.repeats):    # a b, b a, a b ...: a machine that drifts favours neither
-        if turn % 2:
-            b, a = ours(prior, problem, picture, args.steps), bare(prior, problem, args.steps)
-        else:
-            a, b = bare(prior, problem, args.steps), ours(prior, problem, picture, args.steps)
-        pairs.append((a, b))
-        print(f"bare {a / args.steps:.4f} s a step, lipfw {b / args.steps:.4f} s a step, ratio {b / a:.3f}", flush=True)
-    print(f"{args.size}x{args.size}, {args.channels} channels: median of the ratios "
-          f"{statistics.median(b / a for a, b in pairs):.3f}, ratio of the minima "
-          f"{min(b for _, b in pairs) / min(a for a, _ in pairs):.3f}")
-
-
-if __name__ == "__main__":
-    main()
+        bare, _ = runner(spec)
+        bare(2), fit()
+        samples = in_turns({"bare": lambda bare=bare: bare(STEPS) / STEPS, "fit": fit}, setting.turns(9))
+        yield Row(f"a fit by Lightning, {size} px", "bare loop", ratio(samples["fit"], samples["bare"]),
+                  {"ms": 1000 * median(samples["fit"]), "ms against": 1000 * median(samples["bare"])})

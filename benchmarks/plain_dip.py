@@ -24,7 +24,8 @@ from lipfw.task.denoise import Denoise
 
 def conv(i, o, k, s=1):
     """Reflection padding, convolution, batch norm, leaky ReLU."""
-    return nn.Sequential(nn.ReflectionPad2d(k // 2), nn.Conv2d(i, o, k, s), nn.BatchNorm2d(o), nn.LeakyReLU(0.2))
+    return nn.Sequential(nn.ReflectionPad2d(k // 2), nn.Conv2d(i, o, k, s), nn.BatchNorm2d(o),
+                         nn.LeakyReLU(0.2, inplace=True))
 
 
 class Scale(nn.Module):

@@ -30,7 +30,7 @@ def make(picture):
     def make(steps=12, seed=3, problems=None, **options):
         problems = problems or [Denoise(25, seed)(picture)]
         prior = build([p.shape for p in problems], channels=6, depth=2, skip_channels=2, code_channels=4, seed=seed)
-        options = {"log_every": 3, "steps_per_batch": 5, "window": 4, **options}
+        options = {"log_every": 3, "steps_per_batch": 5, "window": 4, "kernel": "dense", **options}
         return Restoration(problems, prior, steps=steps, **options)
     return make
 

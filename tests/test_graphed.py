@@ -14,9 +14,10 @@ import torch
 from lipfw.errors import InputError
 from lipfw.fit import graphed, restoration
 from lipfw.fit.checkpoint import Checkpoint
+from lipfw.fit.eager import Eager
 from lipfw.fit.graphed import Graphed
 from lipfw.fit.rounds import IterativePruning
-from lipfw.fit.stepping import Eager, check_kernel
+from lipfw.fit.stepping import check_kernel
 from lipfw.image.picture import Picture
 from lipfw.pruner.imp import IMP
 from lipfw.pruner.none import Dense

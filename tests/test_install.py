@@ -1,26 +1,44 @@
-"""The wheel, installed in a fresh environment, runs from another folder."""
+"""The wheel, installed in a fresh environment, runs from another folder, with the kernels compiled into it."""
+import os
 import shutil
 import site
 import subprocess
 import sys
 import sysconfig
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+COMPILER = any(map(shutil.which, ("c++", "g++", "clang++")))
+pytestmark = [pytest.mark.install,
+              pytest.mark.skipif(not (ROOT / "pyproject.toml").is_file(), reason="not a checkout")]
 
 
-@pytest.mark.install
-@pytest.mark.skipif(not (ROOT / "pyproject.toml").is_file(), reason="not a checkout")
-def test_the_wheel_runs_anywhere(tmp_path):
-    source = tmp_path / "source"        # a copy: building must not leave anything in the checkout
+def build_wheel(folder: Path, **environment) -> Path:
+    """Build the wheel of a copy of the checkout, which must be left as it was."""
+    source = folder / "source"
     leave = shutil.ignore_patterns(".git", ".venv", "runs", "dist", "__pycache__", ".*_cache")
     shutil.copytree(ROOT, source, ignore=leave)
-    subprocess.run([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path)], cwd=source,
-                   check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("lipfw-*.whl")
+    before = {p for p in source.rglob("*") if "__pycache__" not in p.parts}
+    subprocess.run([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder)], cwd=source,
+                   check=True, capture_output=True, env={**os.environ, **environment})
+    assert {p for p in source.rglob("*") if "__pycache__" not in p.parts} == before
+    (wheel,) = folder.glob("lipfw-*.whl")
+    return wheel
+
+
+def test_without_a_compiler_the_wheel_is_pure(tmp_path):
+    wheel = build_wheel(tmp_path, PATH="", CXX="")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert wheel.name.endswith("-py3-none-any.whl") and not any(n.endswith(".so") for n in names)
+    assert {"lipfw/kernel/kernels.cpp", "lipfw/kernel/kernels.inc"} <= names    # for the first use
+
+
+def test_the_wheel_runs_anywhere(tmp_path):
+    wheel = build_wheel(tmp_path)
     venv.create(tmp_path / "env", with_pip=False)
     python = tmp_path / "env" / ("Scripts" if sys.platform == "win32" else "bin") / "python"
     there = subprocess.run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], check=True,
@@ -45,5 +63,12 @@ def test_the_wheel_runs_anywhere(tmp_path):
     assert list((tmp_path / "empty").glob("runs/default/*/tickets/round_01.safetensors"))
     assert "picked" in subprocess.run([python, "-m", "lipfw.report", "runs/default"], cwd=tmp_path / "empty",
                                         check=True, capture_output=True, text=True).stdout
+    if COMPILER and sys.platform != "win32":
+        assert "-none-any" not in wheel.name
+        code = "from lipfw.kernel.library import load; library = load(); print(library.lipfw_abi(), library._name)"
+        cache = tmp_path / "cache"
+        out = subprocess.run([python, "-c", code], cwd=tmp_path / "empty", check=True, capture_output=True, text=True,
+                             env={"PATH": "", "XDG_CACHE_HOME": str(cache)}).stdout
+        assert out.split()[1].startswith(str(tmp_path / "env")) and not cache.exists()
     script = python.parent / "lipfw"
     assert "pruner" in subprocess.run([script, "--help"], check=True, capture_output=True, text=True).stdout

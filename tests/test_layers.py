@@ -9,11 +9,11 @@ BASE = {"streams", "problem", "mask", "ticket", "files", "errors", "listing"}
 TOP = {"run", "recorder", "summary", "tracking", "api", "report"}
 ALLOWED = {     # layer -> the lipfw modules it may import, besides itself
     **{name: BASE for name in BASE},
-    "image": BASE, "prior": BASE, "pruner": BASE,
+    "image": BASE, "prior": BASE, "pruner": BASE, "kernel": BASE,
     "task": BASE | {"image"},                                       # a task is a function of a picture
-    "fit": BASE | {"prior", "pruner"},
+    "fit": BASE | {"prior", "pruner", "kernel"},
     "folder": {"errors", "listing"}, "argv": {"errors"},
-    **{name: BASE | TOP | {"image", "task", "prior", "pruner", "fit", "folder"} for name in TOP},
+    **{name: BASE | TOP | {"image", "task", "prior", "pruner", "kernel", "fit", "folder"} for name in TOP},
     "cli": {"argv", "errors", "folder", "run"}, "__main__": {"cli"}, "__init__": set(),
 }
 LIBRARIES = {   # library -> the layers that may import it

@@ -6,7 +6,9 @@ import torch
 from rich.console import Console
 
 from lipfw.fit.checkpoint import Checkpoint
-from lipfw.fit.progress import FitProgress, seconds_a_step, spoken
+from lipfw.fit.eager import Eager
+from lipfw.fit.estimate import seconds_a_step, seconds_of_rounds
+from lipfw.fit.progress import FitProgress, spoken
 from lipfw.fit.rounds import IterativePruning
 from lipfw.fit.trainer import make_trainer
 from lipfw.pruner.imp import IMP
@@ -50,7 +52,7 @@ def test_the_estimate_knows_what_is_done(make, tmp_path):
 
 
 def test_long_runs_name_the_options_that_shorten_them(make, tmp_path, monkeypatch):
-    monkeypatch.setattr("lipfw.fit.progress.seconds_a_step", lambda module: 500.0)
+    monkeypatch.setattr("lipfw.fit.progress.seconds_of_rounds", lambda module, d: ([500.0] * len(d), Eager))
     out = io.StringIO()
     fit(make(), Console(file=out, width=80), tmp_path)
     assert "about 3 h 20 min" in out.getvalue() and "image.size=" in out.getvalue()
@@ -59,6 +61,29 @@ def test_long_runs_name_the_options_that_shorten_them(make, tmp_path, monkeypatc
 def test_measuring_leaves_the_fit_untouched(make):
     module = make()
     before = {k: v.clone() for k, v in module.state_dict().items()}
-    assert seconds_a_step(module) > 0
+    assert seconds_a_step(module)[0] > 0 and seconds_a_step(module, 0.3)[0] > 0
     for name, value in module.state_dict().items():
         torch.testing.assert_close(value, before[name], rtol=0, atol=0, equal_nan=True)
+
+
+def test_sparser_rounds_take_less_time_in_the_estimate(make, monkeypatch):
+    """Measured at both ends, a straight line between, flat where torch does the work."""
+    times = {1.0: 10.0, 0.05: 1.0}
+    monkeypatch.setattr("lipfw.fit.estimate.seconds_a_step", lambda module, density: (times[density], density))
+    monkeypatch.setattr("lipfw.fit.estimate.DENSE_FROM", 0.55)
+    seconds, first = seconds_of_rounds(make(), [1.0, 0.8, 0.55, 0.3, 0.05])
+    assert seconds == pytest.approx([10, 10, 10, 5.5, 1]) and first == 1.0
+    assert seconds_of_rounds(make(), [1.0])[0] == [10.0]
+
+
+def test_the_reason_for_slow_steps_is_told_once(make, tmp_path, monkeypatch):
+    from lipfw.fit import sparse
+    from lipfw.kernel.library import Unavailable
+
+    def missing():
+        raise Unavailable("no C++ compiler is found")
+
+    monkeypatch.setattr(sparse, "library", missing)
+    out = io.StringIO()
+    fit(make(kernel="auto"), Console(file=out, width=80), tmp_path)
+    assert out.getvalue().count("torch does all the work: no C++ compiler is found") == 1

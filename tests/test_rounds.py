@@ -83,11 +83,13 @@ def test_rounds_are_the_plain_loop_with_torch_prune(make, train):
             assert torch.equal(state[name], want[name]), name
 
 
-def test_masks_are_nested_and_counts_exact(make, train):
+@pytest.mark.parametrize("rewind_step", [0, 2])
+def test_masks_are_nested_and_counts_exact(make, train, rewind_step):
+    """Also where rounds start from an Adam that remembers how the removed weights moved."""
     rounds = Rounds()
     module = make(steps=4)
     total = sum(p.numel() for p in prunable(module.prior.network).values())
-    train(module, IMP(rounds=5, rate=0.3), rounds)
+    train(module, IMP(rounds=5, rate=0.3, rewind_step=rewind_step), rounds)
     left = total
     assert rounds.kept[0][1] is None
     for r in range(1, 6):

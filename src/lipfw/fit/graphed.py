@@ -5,7 +5,7 @@ import threading
 import torch
 from torch import Tensor
 
-from lipfw.fit.stepping import Eager, Objective
+from lipfw.fit.eager import Eager, Objective
 from lipfw.mask import Mask
 
 _log = logging.getLogger(__name__)

@@ -1,13 +1,11 @@
 """What a person sees while a fit runs: how long it will take, a bar, a line per round."""
-import copy
-import time
-
 import pytorch_lightning as pl
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from lipfw.fit.estimate import seconds_of_rounds
 from lipfw.fit.restoration import Restoration
 from lipfw.fit.rounds import IterativePruning
 
@@ -24,25 +22,6 @@ def spoken(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
 
 
-def seconds_a_step(module: Restoration, steps: int = 2) -> float:
-    """Return the time of an optimisation step, measured on a copy of the prior so that the fit is left untouched."""
-    prior = copy.deepcopy(module.prior)
-    optimizer = torch.optim.Adam(prior.unknowns(), fused=True)
-
-    def one() -> float:
-        started = time.perf_counter()
-        optimizer.zero_grad()
-        for i in range(len(module.problems)):
-            module.loss(prior(i, 0), i).backward()
-        optimizer.step()
-        if module.device.type == "cuda":
-            torch.cuda.synchronize(module.device)
-        return time.perf_counter() - started
-
-    one()       # the first step pays for memory and kernels
-    return min(one() for _ in range(steps))
-
-
 class FitProgress(pl.Callback):
     """Announce the expected time, then show round, sparsity, loss, PSNR and time left, or a line per round.
 
@@ -56,14 +35,19 @@ class FitProgress(pl.Callback):
         self.bar: Progress | None = None
 
     def on_train_start(self, trainer: pl.Trainer, module: Restoration) -> None:
-        step = seconds_a_step(module)     # not in on_fit_start: there a resumed run does not know its round yet
-        rounds = trainer.max_epochs - trainer.current_epoch
-        steps = rounds * module.steps - module.step % module.steps
+        # not in on_fit_start: there a resumed run does not know its round yet
+        densities = self.pruning.schedule.densities[trainer.current_epoch:]
+        seconds, stepper = seconds_of_rounds(module, densities)
+        rounds, done = len(densities), module.step % module.steps
+        total = sum(seconds) * module.steps - seconds[0] * done
         kind = module.device.type
         where = torch.cuda.get_device_name(module.device) if kind == "cuda" else kind.upper()
-        line = (f"about {spoken(step * steps)}: {rounds} round{'s' * (rounds > 1)} of {module.steps:,} steps, "
-                f"{step:.3g} s a step on this {where}")
-        if step * steps > self.LONG and module.device.type == "cpu":
+        span = f"{seconds[0]:.3g} s" if seconds[-1] == seconds[0] else f"{seconds[0]:.3g} to {seconds[-1]:.3g} s"
+        line = (f"about {spoken(total)}: {rounds} round{'s' * (rounds > 1)} of {module.steps:,} steps, {span} a step "
+                f"on this {where}")
+        if stepper.note:
+            line += f"\n  {stepper.note}"
+        if total > self.LONG and module.device.type == "cpu":
             line += "\n  shorter with image.size=128, fit.steps=, pruner.rounds=, prior.channels=32, or on a GPU"
         self.console.print(line, highlight=False, soft_wrap=True)
         if self.console.is_terminal:

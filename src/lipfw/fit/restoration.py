@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from lipfw.errors import InputError, choice, number, whole
+from lipfw.fit.eager import Eager
 from lipfw.fit.evaluation import psnr, ssim
-from lipfw.fit.stepping import KERNELS, Eager, make_stepper
+from lipfw.fit.stepping import KERNELS, make_stepper
 from lipfw.fit.stopping import WindowedVariance
 from lipfw.mask import Mask
 from lipfw.prior.prior import Prior

@@ -1,67 +1,18 @@
-"""How one optimisation step is done: by torch's own operators, by sparse kernels, or by a replayed CUDA graph.
+"""What does the steps of a round: torch's own operators, sparse kernels, or a replayed CUDA graph.
 
 All do the same step: forward with jitter, loss, backward, gradients of removed weights zeroed, Adam, and `follow` with
 what came of it. Between `settle` and the next step the network and its optimiser hold the state, whatever did the
 steps: that is what checkpoints, tickets, rewinding and the next round see.
 """
-from collections.abc import Sequence
-from typing import Protocol
-
 import torch
-from torch import Tensor
 
 from lipfw.errors import InputError
-from lipfw.mask import Mask
-from lipfw.prior.prior import Prior
-
-
-class Objective(Protocol):
-    """What a stepper needs of a fit: the prior, its optimiser, the loss of each picture, and who follows the steps."""
-
-    prior: Prior
-    problems: Sequence
-
-    def loss(self, output: Tensor, index: int) -> Tensor: ...
-
-    def follow(self, outputs: Sequence[Tensor], loss: Tensor) -> None: ...
-
-
-class Eager:
-    """The step in torch's own operators, on any device: what the others are measured against."""
-
-    name = "dense"
-
-    def __init__(self, fit: Objective, optimizer: torch.optim.Adam, mask: Mask | None):
-        self.fit, self.optimizer = fit, optimizer
-        self.mask_gradients = mask.gradients(fit.prior.network) if mask is not None else None
-
-    def step(self, step: int) -> tuple[list[Tensor], Tensor]:
-        """Do the step after `step` steps; returns the pictures that the weights before it made, and the loss."""
-        return self.body([step] * len(self.fit.problems))
-
-    def body(self, noise: Sequence[int | torch.Generator]) -> tuple[list[Tensor], Tensor]:
-        """Do a step whose jitter is that of a step or, picture by picture, drawn from generators.
-
-        It has no other input from the host and gives nothing to it: a CUDA graph can hold it.
-        """
-        self.optimizer.zero_grad(set_to_none=True)
-        outputs, losses = [], []
-        for i, source in enumerate(noise):
-            output = self.fit.prior(i, source)
-            loss = self.fit.loss(output, i)
-            loss.backward()                 # picture by picture: one graph in memory at a time
-            outputs.append(output.detach())
-            losses.append(loss.detach())
-        if self.mask_gradients is not None:
-            self.mask_gradients()
-        self.optimizer.step()
-        loss = sum(losses)
-        self.fit.follow(outputs, loss)
-        return outputs, loss
-
-    def settle(self) -> None:
-        """Bring network and optimiser up to date; here they always are."""
-
+from lipfw.fit.eager import Eager, Objective
+from lipfw.fit.graphed import Graphed
+from lipfw.fit.sparse import Sparse
+from lipfw.kernel.graph import Unsupported
+from lipfw.kernel.library import Unavailable
+from lipfw.mask import Mask, prunable
 
 KERNELS = ("auto", "dense", "sparse")
 
@@ -73,11 +24,33 @@ def check_kernel(kernel: str, device: str) -> None:
 
 
 def make_stepper(fit: Objective, optimizer: torch.optim.Adam, mask: Mask | None, kernel: str) -> Eager:
-    """Return what does the steps of a round, for a mask (None: dense) and the option fit.kernel."""
-    from lipfw.fit.graphed import Graphed  # it is an Eager itself
+    """Return what does the steps of a round, for a mask (None: dense) and the option fit.kernel: auto, dense or sparse.
 
-    device = fit.prior.code().device.type
+    On a CPU `auto` takes the sparse kernels for what they do faster, layer by layer, and says in `note` why it could
+    not; on a GPU it takes a CUDA graph. Raises InputError for a kernel that can't be had.
+    """
+    if mask is not None:
+        _forget(optimizer, fit.prior.network, mask)
+    device = next(fit.prior.network.parameters()).device.type
     check_kernel(kernel, device)
     if device == "cuda" and kernel == "auto":
         return Graphed(fit, optimizer, mask)
-    return Eager(fit, optimizer, mask)
+    if device != "cpu" or kernel == "dense" or fit.prior.bf16:      # the sparse kernels compute in float32
+        return Eager(fit, optimizer, mask)
+    try:
+        return Sparse(fit, optimizer, mask, everything=kernel == "sparse")
+    except (Unavailable, Unsupported) as e:
+        if kernel == "sparse":
+            raise InputError(f"fit.kernel=sparse can't be had: {e}; use fit.kernel=auto, which then leaves all to "
+                             "torch") from None
+        stepper = Eager(fit, optimizer, mask)
+        stepper.note = f"torch does all the work: {e}"
+        return stepper
+
+
+def _forget(optimizer: torch.optim.Adam, network: torch.nn.Module, mask: Mask) -> None:
+    """Zero what Adam remembers of removed weights: rewound to a later step, it would go on moving them."""
+    for name, weight in prunable(network).items():
+        for moment in optimizer.state.get(weight, {}).values():
+            if moment.shape == weight.shape:
+                moment.mul_(mask[name].to(moment.device))

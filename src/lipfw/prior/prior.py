@@ -48,7 +48,11 @@ class Prior(nn.Module):
 
     def forward(self, index: int = 0, noise: int | torch.Generator | None = None) -> Tensor:
         """Return the picture (1, C, H, W) in (0, 1) that the network makes of a code; `noise` as in `code`."""
-        picture = torch.sigmoid(self.unsquashed(self.code(index, noise)))
+        return self.squash(self.unsquashed(self.code(index, noise)), index)
+
+    def squash(self, output: Tensor, index: int = 0) -> Tensor:
+        """Return the picture of a network's output: through the sigmoid, and cut."""
+        picture = torch.sigmoid(output)
         _, h, w = self.shapes[index]
         top, left = (picture.shape[2] - h) // 2, (picture.shape[3] - w) // 2
         return picture[:, :, top:top + h, left:left + w]

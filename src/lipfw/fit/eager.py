@@ -1,0 +1,58 @@
+"""One optimisation step by torch's own operators."""
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from lipfw.mask import Mask
+from lipfw.prior.prior import Prior
+
+
+class Objective(Protocol):
+    """What a stepper needs of a fit: the prior, its optimiser, and the loss of each picture, who follows the steps."""
+
+    prior: Prior
+    problems: Sequence
+
+    def loss(self, output: Tensor, index: int) -> Tensor: ...
+
+    def follow(self, outputs: Sequence[Tensor], loss: Tensor) -> None: ...
+
+
+class Eager:
+    """The step in torch's own operators, on any device: what the others are measured against."""
+
+    name = "dense"
+    note: str | None = None     # why it is not a faster one
+
+    def __init__(self, fit: Objective, optimizer: torch.optim.Adam, mask: Mask | None):
+        self.fit, self.optimizer = fit, optimizer
+        self.mask_gradients = mask.gradients(fit.prior.network) if mask is not None else None
+
+    def step(self, step: int) -> tuple[list[Tensor], Tensor]:
+        """Do the step after `step` steps; returns the pictures that the weights before it made, and their loss."""
+        return self.body([step] * len(self.fit.problems))
+
+    def body(self, noise: Sequence[int | torch.Generator]) -> tuple[list[Tensor], Tensor]:
+        """Do a step whose jitter is that of a step or, picture by picture, drawn from generators.
+
+        It has no other input from the host and gives nothing to it: a CUDA graph can hold it.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        outputs, losses = [], []
+        for i, source in enumerate(noise):
+            output = self.fit.prior(i, source)
+            loss = self.fit.loss(output, i)
+            loss.backward()                 # picture by picture: one graph in memory at a time
+            outputs.append(output.detach())
+            losses.append(loss.detach())
+        if self.mask_gradients is not None:
+            self.mask_gradients()
+        self.optimizer.step()
+        loss = sum(losses)
+        self.fit.follow(outputs, loss)
+        return outputs, loss
+
+    def settle(self) -> None:
+        """Bring network and optimiser up to date; here they always are."""

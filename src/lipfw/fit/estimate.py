@@ -1,0 +1,53 @@
+"""How long a fit will take, measured before it starts on a copy of the prior, so that the fit is left untouched."""
+import copy
+import time
+from collections.abc import Sequence
+from types import SimpleNamespace
+
+import torch
+
+from lipfw.fit.eager import Eager
+from lipfw.fit.restoration import Restoration
+from lipfw.fit.stepping import make_stepper
+from lipfw.kernel.network import DENSE_FROM
+from lipfw.mask import keep_top, prunable
+from lipfw.streams import stream
+
+
+def seconds_a_step(module: Restoration, density: float = 1.0, steps: int = 2) -> tuple[float, Eager]:
+    """Return the time of an optimisation step that keeps a fraction of the weights at random, and what did it."""
+    fit = SimpleNamespace(prior=copy.deepcopy(module.prior), problems=module.problems, loss=module.loss,
+                          follow=lambda outputs, loss: None)
+    weights, mask = prunable(fit.prior.network), None
+    if density < 1:
+        scores = {n: torch.rand(w.shape, generator=stream(0, f"probe {n}")) for n, w in weights.items()}
+        mask = keep_top(scores, round(density * sum(w.numel() for w in weights.values())))
+        mask.apply(fit.prior.network)
+    on_cpu = module.device.type == "cpu"
+    stepper = make_stepper(fit, torch.optim.Adam(fit.prior.unknowns(), fused=True), mask,
+                           module.kernel if on_cpu else "dense")
+
+    def one() -> float:
+        started = time.perf_counter()
+        stepper.step(0)
+        if not on_cpu:
+            torch.cuda.synchronize(module.device)
+        return time.perf_counter() - started
+
+    one()       # the first step pays for memory and kernels
+    return min(one() for _ in range(steps)), stepper
+
+
+def seconds_of_rounds(module: Restoration, densities: Sequence[float]) -> tuple[list[float], Eager]:
+    """Return the time of a step in each round to come, by its density, and what does the first round's.
+
+    The densest and the sparsest are measured; those between lie on a straight line, up to the density from which torch
+    does the work.
+    """
+    most, stepper = seconds_a_step(module, max(densities))
+    if min(densities) == max(densities):
+        return [most] * len(densities), stepper
+    least, _ = seconds_a_step(module, min(densities))
+    low, high = min(densities), min(max(densities), DENSE_FROM)
+    share = [min(max((d - low) / (high - low), 0.0), 1.0) if high > low else 1.0 for d in densities]
+    return [least + (most - least) * s for s in share], stepper

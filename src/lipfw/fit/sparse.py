@@ -1,0 +1,83 @@
+"""Steps by the sparse kernels: a ticket's step takes less time the fewer weights it keeps."""
+import torch
+from torch import Tensor
+
+from lipfw.fit.eager import Eager, Objective
+from lipfw.kernel.interface import library
+from lipfw.kernel.network import DENSE_FROM, SparseNetwork
+from lipfw.mask import Mask
+
+
+class Sparse(Eager):
+    """The step over kept weights alone, on a CPU in float32; Adam too works on those only.
+
+    Convolutions that keep much are left to torch, unless `everything` is to be sparse. Raises Unavailable without a
+    kernel library, Unsupported for a network that the kernels don't know.
+
+    The same step as `Eager` up to rounding. Where a weight has no effect, its gradient is exactly zero here and
+    rounding noise there, which Adam turns into steps: biases before batch norm, weights that nothing reads.
+    """
+
+    name = "sparse"
+
+    def __init__(self, fit: Objective, optimizer: torch.optim.Adam, mask: Mask | None, everything: bool = False):
+        self.fit, self.optimizer = fit, optimizer
+        prior = fit.prior
+        self.parameters = dict(prior.network.named_parameters())
+        codes = [prior.code(i).shape for i in range(len(fit.problems))]
+        self.network = SparseNetwork(library(), prior.network, mask or {}, codes, 2.0 if everything else DENSE_FROM)
+        self.counters = [b for n, b in prior.network.named_buffers() if n.endswith("num_batches_tracked")]
+        self.packed = self.network.packed
+        self.packed.pack(self.parameters, self.network.weights)
+        self.unknowns = torch.nn.Parameter(self.network.weights)
+        options = {k: v for k, v in optimizer.param_groups[0].items() if k != "params"}
+        self.adam = torch.optim.Adam([self.unknowns], **options)
+        self._take_state()
+        self.unsettled = 0
+
+    def step(self, step: int) -> tuple[list[Tensor], Tensor]:
+        outputs, losses, gradient = [], [], None
+        for i in range(len(self.fit.problems)):
+            raw = self.network.forward(self.fit.prior.code(i, step)).requires_grad_()
+            output = self.fit.prior.squash(raw, i)
+            loss = self.fit.loss(output, i)
+            (back,) = torch.autograd.grad(loss, raw)
+            one = self.network.backward(back)
+            gradient = one if len(self.fit.problems) == 1 else one.clone() if gradient is None else gradient.add_(one)
+            outputs.append(output.detach())
+            losses.append(loss.detach())
+        self.unknowns.grad = gradient
+        self.adam.step()
+        self.unsettled += 1
+        loss = sum(losses)
+        self.fit.follow(outputs, loss)
+        return outputs, loss
+
+    def settle(self) -> None:
+        """Copy weights and Adam's state back to the network and its optimiser."""
+        if not self.unsettled:
+            return
+        self.packed.unpack(self.network.weights, self.parameters)
+        for counter in self.counters:
+            counter += self.unsettled * len(self.fit.problems)
+        self.unsettled = 0
+        own = self.adam.state[self.unknowns]
+        states = {n: self.optimizer.state[p] for n, p in self.parameters.items()}
+        for name, state in states.items():
+            state["step"] = own["step"].clone()
+            for moment in ("exp_avg", "exp_avg_sq"):
+                if moment not in state:
+                    state[moment] = torch.zeros_like(self.parameters[name])
+        for moment in ("exp_avg", "exp_avg_sq"):
+            self.packed.unpack(own[moment], {n: s[moment] for n, s in states.items()})
+
+    def _take_state(self) -> None:
+        """Start from the state of the fit's optimiser, if it has made steps."""
+        states = {n: self.optimizer.state.get(p) for n, p in self.parameters.items()}
+        if not all(states.values()):
+            return
+        own = self.adam.state[self.unknowns]
+        own["step"] = next(iter(states.values()))["step"].clone()
+        for moment in ("exp_avg", "exp_avg_sq"):
+            own[moment] = torch.zeros_like(self.network.weights)
+            self.packed.pack({n: s[moment] for n, s in states.items()}, own[moment])

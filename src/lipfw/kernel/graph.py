@@ -1,0 +1,231 @@
+"""Reading a network as a list of convolutions and batch norms with what stands between them.
+
+The network is run once without memory or arithmetic (on torch's meta device) while its operators are written down, so
+any Python may decide how they follow each other. What is understood: convolutions of 1x1 and 3x3 taps with stride 1 or
+2, unpadded or padded by one pixel (reflection or zeros); batch norm in training mode; (leaky) ReLU; bilinear doubling;
+concatenation; and crops that cut nothing off. Anything else raises Unsupported.
+"""
+import copy
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+
+class Unsupported(Exception):
+    """The network has something that these kernels don't do; the text says what."""
+
+
+@dataclass(eq=False)
+class Map:
+    """A feature map (channels, height, width) that one layer makes and others read; the first map is the code.
+
+    `pad` is how its readers want it padded by one pixel: None, "reflect" or "zeros".
+    """
+
+    channels: int
+    height: int
+    width: int
+    maker: "Conv | Norm | None" = None
+    readers: list["Conv | Norm"] = field(default_factory=list)
+    pad: str | None = None
+
+
+@dataclass(eq=False)
+class Conv:
+    """A convolution of a map, by the names of its parameters."""
+
+    weight: str
+    bias: str | None
+    taps: int               # a side of the kernel: 1 or 3
+    stride: int
+    source: Map
+    out: Map
+
+
+@dataclass(eq=False)
+class Norm:
+    """A batch norm over concatenated sources: (map, whether it is doubled in size, slope of a leaky ReLU after that).
+
+    `after` is the slope of the leaky ReLU that follows; 1 is none, 0 is ReLU.
+    """
+
+    gamma: str
+    beta: str
+    mean: str | None        # running statistics
+    variance: str | None
+    momentum: float
+    epsilon: float
+    sources: list[tuple[Map, bool, float]]
+    out: Map
+    after: float = 1.0
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """What an operator returned that is no map yet: maps, each with doubling and slope, or one with padding."""
+
+    sources: tuple[tuple[Map, bool, float], ...]
+    pad: str | None = None
+
+
+@dataclass(frozen=True)
+class _Unknown:
+    what: str
+
+
+def read(network: nn.Module, code: torch.Size) -> list[Conv | Norm]:
+    """Return the layers of a network for a code of this (1, c, h, w) shape, in the order of their computation.
+
+    The last one is a convolution that makes the network's output. Raises Unsupported.
+    """
+    with torch.device("meta"):
+        z = torch.empty(code)
+    ghost = copy.deepcopy(network).to("meta")
+    recorder = _Recorder(ghost, z)
+    with recorder, torch.no_grad():
+        output = ghost(z)
+    last = recorder.single(output, "the output")
+    if not isinstance(last.maker, Conv) or last.readers:
+        raise Unsupported("the network does not end in a convolution")
+    return recorder.layers
+
+
+class _Recorder(TorchFunctionMode):
+    """Writes down the operators as they run; tensors are told apart by identity, so all of them are kept alive."""
+
+    def __init__(self, network: nn.Module, code: Tensor):
+        super().__init__()
+        self.names = {id(t): n for n, t in [*network.named_parameters(), *network.named_buffers()]}
+        self.layers: list[Conv | Norm] = []
+        self.found: dict[int, _Pending | _Unknown] = {id(code): _Pending(((Map(*code.shape[1:]), False, 1.0),))}
+        self.alive: list[Tensor] = [code]
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if isinstance(result, Tensor) and id(result) not in self.names:
+            name = getattr(func, "__name__", str(func))
+            handler = _HANDLERS.get(func)
+            try:
+                meaning = handler(self, result, *args, **kwargs) if handler else _Unknown(name)
+            except TypeError:       # arguments that the handler does not know
+                meaning = _Unknown(name)
+            self.found[id(result)] = meaning
+            self.alive.append(result)
+        return result
+
+    def pending(self, tensor: Tensor, what: str) -> _Pending:
+        meaning = self.found.get(id(tensor), _Unknown("a constant"))
+        if isinstance(meaning, _Unknown):
+            raise Unsupported(f"{what} comes from {meaning.what}")
+        return meaning
+
+    def single(self, tensor: Tensor, what: str) -> Map:
+        """Return the map that a tensor is, with nothing done to it."""
+        meaning = self.pending(tensor, what)
+        if len(meaning.sources) != 1 or meaning.sources[0][1:] != (False, 1.0) or meaning.pad:
+            raise Unsupported(f"{what} is no plain feature map")
+        return meaning.sources[0][0]
+
+    # --- one method an operator: its meaning, from the arguments that torch was given
+
+    def conv(self, result, x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+        name = self.names.get(id(weight), "a weight that is no parameter")
+        taps, stride, padding, dilation = (_pair(name, v) for v in (tuple(weight.shape[2:]), stride, padding, dilation))
+        meaning = self.pending(x, f"the input of {name}")
+        plain = _Pending(meaning.sources)
+        pad = meaning.pad or ("zeros" if padding else None)
+        if (taps, padding + bool(meaning.pad)) not in ((1, 0), (3, 1)) or stride not in (1, 2) or dilation != 1 \
+                or groups != 1 or (meaning.pad and padding):
+            raise Unsupported(f"{name} is {taps}x{taps} with stride {stride}, padding {padding}, dilation {dilation} "
+                              f"and {groups} groups")
+        self.found[id(x)] = plain
+        source = self.single(x, f"the input of {name}")
+        self.found[id(x)] = meaning
+        if isinstance(source.maker, Conv):
+            raise Unsupported(f"{name} follows a convolution without batch norm between them")
+        if pad and source.pad not in (None, pad):
+            raise Unsupported(f"{name} pads with {pad} what another convolution pads with {source.pad}")
+        source.pad = source.pad or pad
+        layer = Conv(name, self.names[id(bias)] if bias is not None else None, taps, stride, source,
+                     Map(*result.shape[1:]))
+        return self._add(layer, [source])
+
+    def norm(self, result, x, mean, variance, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
+        if not training or weight is None or bias is None:
+            raise Unsupported("a batch norm without weights, or not in training mode")
+        name = self.names[id(weight)]
+        meaning = self.pending(x, f"the input of {name}")
+        if meaning.pad:
+            raise Unsupported(f"the input of {name} is padded")
+        layer = Norm(name, self.names[id(bias)], self.names.get(id(mean)), self.names.get(id(variance)), momentum, eps,
+                     list(meaning.sources), Map(*result.shape[1:]))
+        return self._add(layer, [m for m, _, _ in meaning.sources])
+
+    def leaky(self, result, x, negative_slope=0.01, inplace=False):
+        meaning = self.pending(x, "the input of an activation")
+        if len(meaning.sources) != 1 or meaning.pad or meaning.sources[0][2] != 1.0 or negative_slope < 0:
+            raise Unsupported("an activation after a concatenation, a padding or another activation")
+        (out, doubled, _), = meaning.sources
+        if not doubled and isinstance(out.maker, Norm):
+            if out.readers or out.maker.after != 1.0:
+                raise Unsupported(f"the output of {out.maker.gamma} is read with and without its activation")
+            out.maker.after = float(negative_slope)
+            return meaning
+        return _Pending(((out, doubled, float(negative_slope)),))
+
+    def relu(self, result, x, inplace=False):
+        return self.leaky(result, x, 0.0)
+
+    def interpolate(self, result, x, size=None, scale_factor=None, mode="nearest", align_corners=None, **_):
+        meaning = self.pending(x, "the input of an interpolation")
+        twice = tuple(result.shape[2:]) == tuple(2 * n for n in x.shape[2:])
+        if mode != "bilinear" or align_corners or not twice or meaning.pad or len(meaning.sources) != 1 \
+                or meaning.sources[0][1:] != (False, 1.0):
+            raise Unsupported(f"an interpolation that is not bilinear doubling: {mode}, to {tuple(result.shape[2:])}")
+        return _Pending(((meaning.sources[0][0], True, 1.0),))
+
+    def cat(self, result, tensors, dim=0):
+        parts = [self.pending(t, "a part of a concatenation") for t in tensors]
+        if dim not in (1, -3) or any(p.pad for p in parts):
+            raise Unsupported("a concatenation of padded maps, or not over channels")
+        return _Pending(tuple(s for p in parts for s in p.sources))
+
+    def pad(self, result, x, pad, mode="constant", value=None):
+        meaning = self.pending(x, "the input of a padding")
+        kind = {"reflect": "reflect", "constant": "zeros"}.get(mode)
+        if tuple(pad) != (1, 1, 1, 1) or kind is None or value or meaning.pad:
+            raise Unsupported(f"padding {tuple(pad)} by {mode}")
+        return _Pending(meaning.sources, kind)
+
+    def crop(self, result, x, index):
+        meaning = self.pending(x, "what is cropped")
+        if result.shape != x.shape:
+            raise Unsupported(f"a crop from {tuple(x.shape)} to {tuple(result.shape)}")
+        return meaning
+
+    def _add(self, layer: Conv | Norm, read: list[Map]) -> _Pending:
+        for m in read:
+            m.readers.append(layer)
+        layer.out.maker = layer
+        self.layers.append(layer)
+        return _Pending(((layer.out, False, 1.0),))
+
+
+_HANDLERS = {
+    torch.conv2d: _Recorder.conv, F.conv2d: _Recorder.conv, F.batch_norm: _Recorder.norm,
+    F.leaky_relu: _Recorder.leaky, F.relu: _Recorder.relu, torch.relu: _Recorder.relu,
+    F.interpolate: _Recorder.interpolate, torch.cat: _Recorder.cat, F.pad: _Recorder.pad,
+    Tensor.__getitem__: _Recorder.crop,
+}
+
+
+def _pair(name: str, value) -> int | str:
+    """Return the one number of a pair of equal ones."""
+    pair = (value, value) if isinstance(value, (int, str)) else tuple(value)
+    if len(set(pair)) != 1 or isinstance(pair[0], str):
+        raise Unsupported(f"{name} is not square: {value}")
+    return pair[0]

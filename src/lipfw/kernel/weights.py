@@ -1,0 +1,153 @@
+"""The kept weights of a convolution as sorted lists, and all unknowns of a network as one vector."""
+import ctypes
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lipfw.kernel.graph import Conv, Map, Norm, Unsupported
+
+_L1 = 7168              # floats of input that a tile should find in the L1 cache: 28 KiB of 32
+_ENOUGH = 6             # weights that pay for fetching and storing a row's sums once more
+_MOST = 2 ** 31 - 1     # offsets are 32-bit
+
+
+class CWeights(ctypes.Structure):
+    """`Weights` of kernels.cpp."""
+
+    _fields_ = [("rows", ctypes.c_int32), ("blocks", ctypes.c_int32), ("start", ctypes.c_void_p),
+                ("of_row", ctypes.c_void_p), ("offset", ctypes.c_void_p), ("value", ctypes.c_void_p)]
+
+
+def planes_in_block(count: int, rows: int, planes: int, tile: int, span: int) -> int:
+    """Return how many input planes to work on at a time: as many as fit the L1 cache, more where weights are few.
+
+    `span` is the distance of the outermost taps, in floats.
+    """
+    fit = max(1, _L1 // (tile + span))
+    few = -(-_ENOUGH * rows * planes // max(count, 1))
+    return min(planes, max(fit, few))
+
+
+class Blocks:
+    """Weights sorted by (block of input planes, row, plane): where those of each block and row begin.
+
+    `order` is the order that sorts them, ties as they come.
+    """
+
+    def __init__(self, row: np.ndarray, plane: np.ndarray, rows: int, planes: int, block: int):
+        self.rows, self.blocks = rows, -(-planes // block)
+        self.order = np.lexsort((plane, row, plane // block))
+        key = (plane // block * rows + row)[self.order]
+        self.start = np.searchsorted(key, np.arange(self.blocks * rows + 1)).astype(np.int32)
+        self.of_row = np.bincount(row, minlength=rows).astype(np.int32)
+
+    def c(self, offset: np.ndarray, value: int) -> CWeights:
+        """Return what the kernels take, for the sorted weights' offsets and the address of their values."""
+        return CWeights(self.rows, self.blocks, self.start.ctypes.data, self.of_row.ctypes.data, offset.ctypes.data,
+                        value)
+
+
+class Taps:
+    """The weights of a convolution that are computed with: for each its output row, input plane and displacement.
+
+    A convolution of stride 2 reads its source split into four planes of even and odd rows and columns: plane
+    4 c + 2 (row % 2) + column % 2. Weights are in the order of `forward`; `backward` is that of the transposed
+    convolution, whose rows are the planes. `position` is a weight's place in the flattened tensor.
+    """
+
+    def __init__(self, layer: Conv, live: np.ndarray, tile: int):
+        row, channel, y, x = (a.astype(np.int64) for a in np.nonzero(live))
+        start = bool(layer.source.pad) - layer.taps // 2    # of a 1x1 convolution, in what others read padded
+        down, right = y + start, x + start
+        if layer.stride == 2:
+            self.planes, plane = 4 * layer.source.channels, 4 * channel + 2 * (down % 2) + right % 2
+            down, right = down // 2, right // 2
+        else:
+            self.planes, plane = layer.source.channels, channel
+        rows, span = layer.out.channels, (layer.taps - 1) // layer.stride * (layer.source.width + 3)
+        self.forward = Blocks(row, plane, rows, self.planes, planes_in_block(len(row), rows, self.planes, tile, span))
+        order = self.forward.order
+        self.position = np.flatnonzero(live)[order]
+        self.row, self.plane, self.down, self.right = (a[order] for a in (row, plane, down, right))
+        self.backward = Blocks(self.plane, self.row, self.planes, rows,
+                               planes_in_block(len(row), self.planes, rows, tile, span))
+
+    def shift(self, pitch: int) -> np.ndarray:
+        """Return the floats from a plane's position to each weight's tap, for rows of `pitch` floats."""
+        return self.down * pitch + self.right
+
+
+def offsets(plane: np.ndarray, stride: int, within: np.ndarray) -> np.ndarray:
+    """Return plane * stride + within as the kernels take it. Raises Unsupported where 32 bits do not suffice."""
+    offset = plane * stride + within
+    if offset.size and int(offset.max()) > _MOST:
+        raise Unsupported("the feature maps are too large")
+    return np.ascontiguousarray(offset, np.int32)
+
+
+class Packed:
+    """The unknowns of a network in one vector: of pruned weights the kept ones only, in an order of their own.
+
+    `kept[name]` holds the positions (in the flattened tensor) of the elements that are there; names without an entry
+    are there as a whole.
+    """
+
+    def __init__(self, parameters: Mapping[str, Tensor], kept: Mapping[str, np.ndarray]):
+        self.kept = {n: torch.from_numpy(np.ascontiguousarray(k, np.int64)) for n, k in kept.items()}
+        self.slices, end = {}, 0
+        for name, p in parameters.items():
+            n = self.kept[name].numel() if name in self.kept else p.numel()
+            self.slices[name] = slice(end, end + n)
+            end += n
+        self.size = end
+
+    def pack(self, tensors: Mapping[str, Tensor], into: Tensor) -> None:
+        """Copy the elements of tensors of the parameters' shapes into a vector."""
+        for name, where in self.slices.items():
+            flat = tensors[name].detach().reshape(-1)
+            into[where] = flat[self.kept[name]] if name in self.kept else flat
+
+    def unpack(self, vector: Tensor, into: Mapping[str, Tensor]) -> None:
+        """Copy a vector back; elements of the tensors that are not in it stay as they are."""
+        for name, where in self.slices.items():
+            flat = into[name].detach().view(-1)
+            if name in self.kept:
+                flat[self.kept[name]] = vector[where]
+            else:
+                flat.copy_(vector[where])
+
+
+def live_weights(layers: Sequence[Conv | Norm],
+                 masks: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[Map, np.ndarray]]:
+    """Return the masks (O, C, k, k) without weights that change neither the output nor any gradient, and used channels.
+
+    A channel that nothing kept reads has no effect, and one that nothing kept feeds is constant: batch norm after the
+    next convolution takes a constant away again, unless zeros pad it. Both followed to their ends.
+    """
+    live = {n: m.copy() for n, m in masks.items()}
+    varies = {layers[0].source: np.ones(layers[0].source.channels, bool)}
+    for layer in layers:
+        if isinstance(layer, Conv):
+            source, m = varies[layer.source], live[layer.weight]
+            if layer.out.readers and layer.source.pad != "zeros":
+                m &= source[None, :, None, None]
+            varies[layer.out] = m.any((2, 3))[:, source].any(1) if layer.out.readers else np.ones(m.shape[0], bool)
+        else:
+            varies[layer.out] = np.concatenate([varies[m] for m, _, _ in layer.sources])
+    used = {layer.out: np.zeros(layer.out.channels, bool) for layer in layers}
+    used[layers[-1].out][:] = True
+    used.setdefault(layers[0].source, np.zeros(layers[0].source.channels, bool))
+    for layer in reversed(layers):
+        out = used[layer.out]
+        if isinstance(layer, Conv):
+            m = live[layer.weight]
+            m &= out[:, None, None, None]
+            used[layer.source] |= m.any((0, 2, 3))
+        else:
+            first = 0
+            for m, _, _ in layer.sources:
+                used[m] |= out[first:first + m.channels]
+                first += m.channels
+    return live, used
