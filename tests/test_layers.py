@@ -6,7 +6,7 @@ import lipfw
 
 ROOT = Path(lipfw.__file__).parent
 BASE = {"streams", "problem", "mask", "ticket", "files", "errors", "listing"}
-TOP = {"run", "recorder", "summary", "tracking", "api", "report"}
+TOP = {"run", "batch", "recorder", "summary", "tracking", "api", "report"}
 ALLOWED = {     # layer -> the lipfw modules it may import, besides itself
     **{name: BASE for name in BASE},
     "image": BASE, "prior": BASE, "pruner": BASE, "kernel": BASE,
@@ -19,7 +19,8 @@ ALLOWED = {     # layer -> the lipfw modules it may import, besides itself
 LIBRARIES = {   # library -> the layers that may import it
     "hydra": {"run", "tracking", "cli"}, "omegaconf": {"run", "tracking", "cli", "folder", "report"},
     "pytorch_lightning": {"fit", "run", "recorder", "tracking", "api"}, "torchmetrics": {"fit"},
-    "wandb": set(), "rich": {"fit", "run", "summary", "report"}, "skimage": {"image"}, "PIL": {"image", "task"},
+    "wandb": set(), "rich": {"fit", "run", "batch", "summary", "report"}, "skimage": {"image"},
+    "PIL": {"image", "task"},
 }
 
 

@@ -1,4 +1,5 @@
 """One run: config -> pictures, problems, prior, pruner, fit, callbacks -> Trainer.fit -> result.json."""
+import copy
 import json
 import math
 import platform
@@ -14,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from lipfw import __version__
+from lipfw.batch import Side, side_by_side
 from lipfw.errors import choice, number, whole
 from lipfw.files import alone, read_jsonl, sweep_parts, write_atomic, write_json, write_text
 from lipfw.fit.checkpoint import Checkpoint, usable
@@ -25,17 +27,30 @@ from lipfw.fit.rounds import IterativePruning
 from lipfw.fit.stepping import check_kernel
 from lipfw.fit.stopping import last_before_rises
 from lipfw.fit.trainer import device_name, make_trainer
-from lipfw.folder import run_folder
+from lipfw.folder import members, run_folder
 from lipfw.image.picture import Picture, check_pixels
 from lipfw.image.read import read
 from lipfw.image.write import sheet
 from lipfw.problem import Problem
 from lipfw.recorder import Recorder
 from lipfw.summary import closing, panels, rounds_table
-from lipfw.tracking import close_logger, log_result, open_logger
+from lipfw.tracking import close_logger, end_loggers, log_result, open_logger
 
 
-def run(cfg: DictConfig, command: str | None = None) -> dict:
+def run(cfg: DictConfig, command: str | None = None) -> dict | list[dict]:
+    """Do one run, or fit.batch_seeds of them side by side; returns its result, or a list of theirs."""
+    each = members(cfg)
+    if len(each) == 1:
+        return _run(cfg, command)
+    cuda = device_name(cfg.trainer.accelerator) == "cuda"
+    try:
+        return side_by_side({one.seed: partial(_run, one, command) for one in each}, cuda=cuda,
+                            quiet=cfg.trainer.progress is False)
+    finally:
+        end_loggers(cfg)
+
+
+def _run(cfg: DictConfig, command: str | None, side: Side | None = None) -> dict:
     """Do one run, or take it up where it was killed; returns its result. A finished run returns at once.
 
     Results lie in `run_folder(cfg)`: config.yaml, steps.jsonl, rounds.jsonl, restored pictures, tickets and, written
@@ -44,19 +59,20 @@ def run(cfg: DictConfig, command: str | None = None) -> dict:
     """
     cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
     folder = run_folder(cfg)
-    console = Console(quiet=choice("trainer.progress", cfg.trainer.progress, ("auto", False)) is False)
+    quiet = choice("trainer.progress", cfg.trainer.progress, ("auto", False)) is False
+    console = Console(quiet=quiet) if side is None else side.console
     done = folder / "result.json"
     if not done.exists():
-        parts = _build(cfg)
+        parts = _build(cfg, side.fits if side is not None else 1)
         folder.mkdir(parents=True, exist_ok=True)
         with alone(folder):
             if not done.exists():       # nobody else has finished it meanwhile
-                return _fit(cfg, folder, console, command, *parts)
+                return _fit(cfg, folder, console, command, side, *parts)
     console.print(f"already finished: {folder}", highlight=False, soft_wrap=True)
     return json.loads(done.read_text())
 
 
-def _build(cfg: DictConfig) -> tuple[list[Picture], list[Problem], Restoration, IterativePruning]:
+def _build(cfg: DictConfig, fits: int) -> tuple[list[Picture], list[Problem], Restoration, IterativePruning]:
     """Make all parts of a run and check them against each other and the machine."""
     whole("seed", cfg.seed, least=0)
     device = device_name(cfg.trainer.accelerator)
@@ -70,15 +86,17 @@ def _build(cfg: DictConfig) -> tuple[list[Picture], list[Problem], Restoration, 
     for p in problems:      # super-resolution makes pictures larger than the file
         check_pixels(f"the restored {p.name}", p.shape[2], p.shape[1], cfg.image.max_pixels)
     prior = instantiate(cfg.prior)(shapes=[p.shape for p in problems])
-    check_memory(prior, device)
+    check_memory(prior, device, fits)
     pruning = IterativePruning(instantiate(cfg.pruner))
-    module = instantiate(cfg.fit)(problems=problems, prior=prior, precision=cfg.trainer.precision)
+    fit = copy.deepcopy(cfg).fit
+    fit.pop("batch_seeds", None)        # around a fit, not in it
+    module = instantiate(fit)(problems=problems, prior=prior, precision=cfg.trainer.precision)
     pruning.prepare(module)     # refuses a foreign ticket before anything is written
     return pictures, problems, module, pruning
 
 
-def _fit(cfg: DictConfig, folder: Path, console: Console, command: str | None, pictures: list[Picture],
-         problems: list[Problem], module: Restoration, pruning: IterativePruning) -> dict:
+def _fit(cfg: DictConfig, folder: Path, console: Console, command: str | None, side: Side | None,
+         pictures: list[Picture], problems: list[Problem], module: Restoration, pruning: IterativePruning) -> dict:
     """Fit all rounds from the last checkpoint on, in a folder that this process holds alone, and write the result."""
     started = time.monotonic()
     sweep_parts(folder)
@@ -91,7 +109,9 @@ def _fit(cfg: DictConfig, folder: Path, console: Console, command: str | None, p
     recorder = Recorder(folder, pruning, pictures, about)
     callbacks = [pruning, recorder, *([] if console.quiet else [FitProgress(pruning, console)]),
                  Checkpoint(folder / "checkpoint.ckpt", cfg.trainer.checkpoint_seconds)]
-    logger = open_logger(cfg, folder)
+    if side is not None:
+        module.after_step.append(side.check)
+    logger = open_logger(cfg, folder, side is not None)
     write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg))
     try:
         trainer = make_trainer(pruning.schedule.rounds, callbacks, cfg.trainer.accelerator, logger, folder)
@@ -105,7 +125,9 @@ def _fit(cfg: DictConfig, folder: Path, console: Console, command: str | None, p
             log_result(logger, folder)
     finally:
         if logger is not None:
-            close_logger(logger, cfg)
+            close_logger(logger)
+            if side is None:
+                end_loggers(cfg)
     write_json(folder / "result.json", result)
     (folder / "checkpoint.ckpt").unlink(missing_ok=True)
     console.print(rounds_table(result))

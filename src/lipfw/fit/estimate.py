@@ -31,7 +31,7 @@ def seconds_a_step(module: Restoration, density: float = 1.0, steps: int = 2) ->
         started = time.perf_counter()
         stepper.step(0)
         if not on_cpu:
-            torch.cuda.synchronize(module.device)
+            torch.cuda.current_stream(module.device).synchronize()      # other threads may be capturing
         return time.perf_counter() - started
 
     one()       # the first step pays for memory and kernels
