@@ -67,6 +67,7 @@ class Graphed(Eager):
             with _capturing, torch.cuda.stream(torch.cuda.current_stream(stream.device)):
                 for generator in self.generators:
                     graph.register_generator_state(generator)
+                self.optimizer.zero_grad(set_to_none=True)      # the graph makes gradients of its own
                 for group in groups:
                     group["capturable"] = True      # fused Adam is; saying so only here keeps state dicts the same
                 # thread_local: fits in other threads may allocate meanwhile
