@@ -4,7 +4,7 @@ PYTHON ?= python3
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint bench wheel clean
+.PHONY: help setup run test sanitize lint bench wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -24,6 +24,13 @@ run: setup  ## the main job: restore a picture and find its lottery tickets (3 t
 
 test: setup  ## all tests
 	$(PY) -m pytest
+
+# the interpreter is not sanitised, so the runtimes must come first; its own leaks are no concern of ours
+SANITIZE := -g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
+sanitize: setup  ## the kernels' tests under the address and undefined-behaviour sanitisers (needs GCC's)
+	LIPFW_KERNEL_FLAGS="$(SANITIZE)" UBSAN_OPTIONS=print_stacktrace=1 \
+	  LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libubsan.so)" \
+	  ASAN_OPTIONS=detect_leaks=0 $(PY) -m pytest -p no:faulthandler --capture=sys tests/test_kernel.py tests/test_sparse_fit.py
 
 lint: setup  ## style and common mistakes
 	$(PY) -m ruff check src tests benchmarks hatch_build.py

@@ -34,10 +34,11 @@ def side_by_side(jobs: Mapping[int, Callable[[Side], dict]], *, cuda: bool, quie
 
     Each line a job prints starts with its seed. A failed job stops no other. Raises SeedsFailed when all are done.
     """
-    results, errors, stop = {}, {}, threading.Event()
+    results, errors, stop, cores = {}, {}, threading.Event(), torch.get_num_threads()
 
     def work(seed: int, job: Callable[[Side], dict]) -> None:
         console = Console(file=_Lines(f"seed {seed}: "), quiet=quiet, force_terminal=False, width=100)
+        torch.set_num_threads(cores)        # OpenMP counts for each thread
         stream = torch.cuda.stream(torch.cuda.Stream()) if cuda else contextlib.nullcontext()
         try:
             with stream:

@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lipfw import __version__
 from lipfw.argv import normalise
+from lipfw.cores import wait_briefly
 from lipfw.errors import InputError, SeedsFailed, nearest
 from lipfw.folder import members, run_folder
 
@@ -46,6 +47,7 @@ def run(cfg: DictConfig) -> dict | None:
             for folder in folders:
                 print(f"already finished: {folder}", flush=True)    # before torch is imported: a sweep skips in no time
             return None
+        wait_briefly()
         from lipfw.run import run
 
         return run(cfg, shlex.join(["python", "-m", "lipfw", *_typed]))

@@ -1,10 +1,12 @@
 """One run: config -> pictures, problems, prior, pruner, fit, callbacks -> Trainer.fit -> result.json."""
+import contextlib
 import copy
 import json
 import math
 import platform
 import shutil
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from rich.console import Console
 
 from lipfw import __version__
 from lipfw.batch import Side, side_by_side
+from lipfw.cores import claim
 from lipfw.errors import choice, number, whole
 from lipfw.files import alone, read_jsonl, sweep_parts, write_atomic, write_json, write_text
 from lipfw.fit.checkpoint import Checkpoint, usable
@@ -31,6 +34,7 @@ from lipfw.folder import members, run_folder
 from lipfw.image.picture import Picture, check_pixels
 from lipfw.image.read import read
 from lipfw.image.write import sheet
+from lipfw.malloc import keep_freed_memory
 from lipfw.problem import Problem
 from lipfw.recorder import Recorder
 from lipfw.summary import closing, panels, rounds_table
@@ -42,10 +46,10 @@ def run(cfg: DictConfig, command: str | None = None) -> dict | list[dict]:
     each = members(cfg)
     if len(each) == 1:
         return _run(cfg, command)
-    cuda = device_name(cfg.trainer.accelerator) == "cuda"
+    cuda, quiet = device_name(cfg.trainer.accelerator) == "cuda", cfg.trainer.progress is False
     try:
-        return side_by_side({one.seed: partial(_run, one, command) for one in each}, cuda=cuda,
-                            quiet=cfg.trainer.progress is False)
+        with _threads(cfg, Console(quiet=quiet), len(each)):
+            return side_by_side({one.seed: partial(_run, one, command) for one in each}, cuda=cuda, quiet=quiet)
     finally:
         end_loggers(cfg)
 
@@ -63,13 +67,35 @@ def _run(cfg: DictConfig, command: str | None, side: Side | None = None) -> dict
     console = Console(quiet=quiet) if side is None else side.console
     done = folder / "result.json"
     if not done.exists():
-        parts = _build(cfg, side.fits if side is not None else 1)
-        folder.mkdir(parents=True, exist_ok=True)
-        with alone(folder):
-            if not done.exists():       # nobody else has finished it meanwhile
-                return _fit(cfg, folder, console, command, side, *parts)
+        with contextlib.nullcontext() if side is not None else _threads(cfg, console):
+            parts = _build(cfg, side.fits if side is not None else 1)
+            folder.mkdir(parents=True, exist_ok=True)
+            with alone(folder):
+                if not done.exists():       # nobody else has finished it meanwhile
+                    return _fit(cfg, folder, console, command, side, *parts)
     console.print(f"already finished: {folder}", highlight=False, soft_wrap=True)
     return json.loads(done.read_text())
+
+
+@contextlib.contextmanager
+def _threads(cfg: DictConfig, console: Console, fits: int = 1) -> Iterator[None]:
+    """Have torch run on the cores that are free, or on as many threads as the user says; on a GPU no core is held.
+
+    Fits side by side share the cores out, unless the user says how many threads each has.
+    """
+    asked = cfg.trainer.threads
+    if asked is not None:
+        whole("trainer.threads", asked, least=1)
+    if device_name(cfg.trainer.accelerator) == "cuda":
+        if asked is not None:
+            torch.set_num_threads(asked)
+        yield
+        return
+    with claim(asked) as (threads, remark):
+        torch.set_num_threads(threads if asked is not None else max(threads // fits, 1))
+        if remark:
+            console.print(remark, highlight=False, soft_wrap=True)
+        yield
 
 
 def _build(cfg: DictConfig, fits: int) -> tuple[list[Picture], list[Problem], Restoration, IterativePruning]:
@@ -78,8 +104,6 @@ def _build(cfg: DictConfig, fits: int) -> tuple[list[Picture], list[Problem], Re
     device = device_name(cfg.trainer.accelerator)
     check_kernel(cfg.fit.kernel, device)
     number("trainer.checkpoint_seconds", cfg.trainer.checkpoint_seconds, 0, math.inf)
-    if cfg.trainer.threads is not None:
-        torch.set_num_threads(whole("trainer.threads", cfg.trainer.threads, least=1))
     pictures = instantiate(cfg.image)
     task = instantiate(cfg.task)
     problems = [task(p) for p in pictures]
@@ -103,6 +127,10 @@ def _fit(cfg: DictConfig, folder: Path, console: Console, command: str | None, s
     checkpoint = usable(folder / "checkpoint.ckpt")
     console.print(f"{folder}: {', '.join(f'{p.name} {p.shape[2]}x{p.shape[1]}' for p in problems)}",
                   highlight=False, soft_wrap=True)
+    if device_name(cfg.trainer.accelerator) == "cpu" and keep_freed_memory() and any(
+            p.shape[1] * p.shape[2] >= 256 * 256 for p in problems):       # below, it makes no difference
+        console.print("freed memory is kept for the next step, which pictures of 256x256 pixels and more gain from; "
+                      "MALLOC_* variables of your own would win", highlight=False, soft_wrap=True)
     about = {"architecture": json.dumps(module.prior.architecture), "pruner": cfg.pruner._target_,
              "seed": str(cfg.seed), "task": cfg.task._target_, "image": ", ".join(p.name for p in pictures),
              "run": folder.name}
