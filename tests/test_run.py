@@ -65,6 +65,15 @@ def test_what_a_run_leaves(go):
     assert result["config"]["fit"]["steps"] == 6 and result["versions"]["torch"] == torch.__version__
 
 
+def test_the_precision_of_a_run_is_part_of_it(go):
+    plain, exact = go()
+    other, rounded = go("trainer.precision=bf16")
+    assert plain != other and (exact["precision"], rounded["precision"]) == ("32", "bf16")
+    assert "tf32" not in exact      # the GPU's affair
+    with pytest.raises(Exception, match="trainer.precision must be one of 32, bf16, got '16'"):
+        go("trainer.precision=16")
+
+
 def test_a_finished_run_is_not_done_again(go):
     folder, first = go("pruner=imp", "pruner.rounds=1")
     stamp = (folder / "steps.jsonl").stat().st_mtime_ns

@@ -15,7 +15,8 @@ from lipfw.streams import stream
 
 def seconds_a_step(module: Restoration, density: float = 1.0, steps: int = 2) -> tuple[float, Eager]:
     """Return the time of an optimisation step that keeps a fraction of the weights at random, and what did it."""
-    fit = SimpleNamespace(prior=copy.deepcopy(module.prior), problems=module.problems, loss=module.loss)
+    fit = SimpleNamespace(prior=copy.deepcopy(module.prior), problems=module.problems, loss=module.loss,
+                          follow=lambda outputs, loss: None)
     weights, mask = prunable(fit.prior.network), None
     if density < 1:
         scores = {n: torch.rand(w.shape, generator=stream(0, f"probe {n}")) for n, w in weights.items()}
@@ -29,7 +30,7 @@ def seconds_a_step(module: Restoration, density: float = 1.0, steps: int = 2) ->
         started = time.perf_counter()
         stepper.step(0)
         if not on_cpu:
-            torch.cuda.synchronize(module.device)
+            torch.cuda.current_stream(module.device).synchronize()      # other threads may be capturing
         return time.perf_counter() - started
 
     one()       # the first step pays for memory and kernels

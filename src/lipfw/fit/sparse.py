@@ -48,7 +48,9 @@ class Sparse(Eager):
         self.unknowns.grad = gradient
         self.adam.step()
         self.unsettled += 1
-        return outputs, sum(losses)
+        loss = sum(losses)
+        self.fit.follow(outputs, loss)
+        return outputs, loss
 
     def settle(self) -> None:
         """Copy weights and Adam's state back to the network and its optimiser."""
