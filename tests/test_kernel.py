@@ -352,16 +352,21 @@ def test_codes_of_several_sizes(c):
 
 
 @pytest.mark.parametrize("pad", ["reflect", "zeros"])
-def test_readers_of_one_map(c, pad):
-    """1x1 and 3x3, of stride 1 and 2, and a batch norm add to one gradient, whichever comes first."""
+@pytest.mark.parametrize("last", ["1x1", "3x3", "norm"])
+def test_readers_of_one_map(c, pad, last):
+    """1x1 and 3x3, of stride 1 and 2, and a batch norm add to one gradient, whichever comes first on the way back."""
     def follow(s, x):
         y = s.n1(s.c1(x))
-        a, b, d = s.n2(s.c2(y)), twice(s.n3(s.c3(y))), twice(s.n4(s.c4(y)))
-        return s.head(s.n5(torch.cat([a, b, d, y, s.c5(y)], 1)))
+        first = s.c5(y) if last == "1x1" else s.n2(s.c2(y))
+        b, d = twice(s.n3(s.c3(y))), twice(s.n4(s.c4(y)))
+        rest = [s.n2(s.c2(y)) if last == "1x1" else s.c5(y), y]
+        whole = s.n5(torch.cat([first, b, d, *(rest if last == "norm" else rest[:1])], 1))
+        return s.head(whole)
 
+    channels = 11 + (last == "norm")
     network = draw(Net(follow, c1=conv(2, 1), n1=nn.BatchNorm2d(1), c2=conv(1, 3), n2=nn.BatchNorm2d(3),
                        c3=conv(1, 3, 3, 2, pad), n3=nn.BatchNorm2d(3), c4=conv(1, 3, 1, 2), n4=nn.BatchNorm2d(3),
-                       c5=conv(1, 2, 3, pad=pad), n5=nn.BatchNorm2d(12), head=conv(12, 2)))
+                       c5=conv(1, 2, 3, pad=pad), n5=nn.BatchNorm2d(channels), head=conv(channels, 2)))
     for turn in range(2):
         masks = random_masks(network, 0.8)
         del masks["c1.weight"]

@@ -38,6 +38,12 @@ def two(picture):
     return [Denoise(25, 3)(picture), Denoise(25, 4)(other)]
 
 
+@pytest.fixture
+def three(two, picture):
+    """The third is as large as the first."""
+    return [*two, Denoise(25, 5)(Picture("third", picture.pixels.flip(2)))]
+
+
 def random_mask(network, density, seed=0):
     g = torch.Generator().manual_seed(seed)
     weights = prunable(network)
@@ -70,11 +76,11 @@ def without_effect(module):
 
 @pytest.mark.parametrize("kernel", ["sparse", "auto"])
 @pytest.mark.parametrize("density", [1.0, 0.4, 0.08])
-@pytest.mark.parametrize("pictures", [1, 2])
-def test_one_step_has_the_gradients_and_the_loss_of_torch(make, two, kernel, density, pictures):
+@pytest.mark.parametrize("pictures", [1, 3])
+def test_one_step_has_the_gradients_and_the_loss_of_torch(make, three, kernel, density, pictures):
     steppers, losses, outputs = [], [], []
     for k in ("dense", kernel):
-        module = make(problems=two[:pictures])
+        module = make(problems=three[:pictures])
         mask, optimizer = start(module, density)
         steppers.append((module, make_stepper(module, optimizer, mask, k)))
         pictures_made, loss = steppers[-1][1].step(0)
