@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.contenders import Spec, Unavailable, runner
+from benchmarks.contenders import LIPFW, Spec, Unavailable, runner
+from lipfw.malloc import keep_freed_memory
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -77,6 +78,8 @@ class Here:
         """Set a fit up and do two steps; returns what it says of itself."""
         torch.set_num_threads(threads)
         self.spec = Spec(**spec)
+        if self.spec.name in LIPFW and self.spec.device == "cpu":
+            keep_freed_memory()     # as the command line does
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")     # Linux: forget the peak of the imports
         before = self._memory()
