@@ -41,13 +41,14 @@ class Blocks:
 
     def __init__(self, row: np.ndarray, plane: np.ndarray, place: np.ndarray, rows: int, planes: int, block: int):
         self.rows, self.pairs, self.blocks = rows, -(-rows // 2), -(-planes // block)
-        order = np.lexsort((row, place, plane, row // 2, plane // block))
-        keys = np.stack([row // 2, plane, place])[:, order]
+        cell = plane // block * self.pairs + row // 2
+        spot = (cell * planes + plane) * (1 + int(place.max(initial=0))) + place    # twins share a spot
+        order = np.argsort(2 * spot + row % 2)
+        cell, spot = cell[order], spot[order]
         twin = np.zeros(len(row) + 1, bool)
-        twin[1:-1] = (keys[:, 1:] == keys[:, :-1]).all(0)
+        twin[1:-1] = spot[1:] == spot[:-1]
         kind = np.where(twin[1:] | twin[:-1], 0, 1 + row[order] % 2)     # both, first, second
-        cell = plane[order] // block * self.pairs + row[order] // 2
-        stable = np.lexsort((kind, cell))
+        stable = np.argsort(3 * cell + kind, kind="stable")
         self.order, self.lead = order[stable], ~twin[:-1][stable]
         counts = np.bincount(cell * 3 + kind, minlength=self.blocks * self.pairs * 3).reshape(-1, 3)
         counts[:, 0] //= 2
