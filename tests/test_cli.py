@@ -39,6 +39,15 @@ def test_flags_may_stand_anywhere():
         normalise(["-m", "seed=0..9..0"])
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP")
+@pytest.mark.parametrize("given, told", [({}, "GOMP_SPINCOUNT = '1000'"),
+                                         ({"OMP_WAIT_POLICY": "ACTIVE"}, "OMP_WAIT_POLICY = 'ACTIVE'")])
+def test_waiting_threads_soon_sleep(tmp_path, given, told):
+    """As OpenMP itself read it, so it was set in time; the user's own setting stays."""
+    code, _, err = lipfw(*TINY, cwd=tmp_path, OMP_DISPLAY_ENV="VERBOSE", **given)
+    assert code == 0 and told in err and (not given or "GOMP_SPINCOUNT = '1000'" not in err)
+
+
 def test_a_users_own_pruner_from_a_folder_of_ones_own(tmp_path):
     """Two files outside the package, as the README says; with an experiment too."""
     (tmp_path / "conf/pruner").mkdir(parents=True)

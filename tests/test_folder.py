@@ -48,7 +48,7 @@ CHANGES = [
     ["pruner=imp"], ["pruner=imp", "pruner.rounds=3"], ["pruner=imp", "pruner.rate=0.3"],
     ["pruner=imp", "pruner.rewind_step=150"],
     ["fit.steps=500"], ["fit.lr=0.001"], ["fit.smoothing=0"], ["fit.target=clean"], ["fit.window=50"],
-    ["fit.patience=500"], ["fit.log_every=1"], ["trainer=smoke"],
+    ["fit.patience=500"], ["fit.log_every=1"], ["trainer=smoke"], ["trainer.precision=bf16"],
 ]
 
 
@@ -59,9 +59,14 @@ def test_every_option_that_changes_the_result_has_a_folder_of_its_own():
 
 @pytest.mark.parametrize("change", ["name=x", "out=elsewhere", "logger=none", "logger.project=x", "trainer=cpu",
                                     "trainer=gpu", "trainer.threads=3", "trainer.checkpoint_seconds=5",
-                                    "trainer.progress=false", "fit.steps_per_batch=7"])
+                                    "trainer.progress=false", "fit.steps_per_batch=7",
+                                    "trainer.precision=32"])
 def test_options_that_do_not_change_the_result(change):
     assert digits(change) == digits()
+
+
+def test_the_usual_precision_is_not_part_of_a_name():
+    assert "precision" not in identity(config()) and identity(config("trainer.precision=bf16"))["precision"] == "bf16"
 
 
 @pytest.mark.parametrize("one, other", [(["protocol.steps=5"], ["fit.steps=5"]),

@@ -12,7 +12,7 @@ from lipfw.kernel.graph import Map, Unsupported, read
 from lipfw.kernel.interface import ISAS, library
 from lipfw.kernel.library import Unavailable
 from lipfw.kernel.network import SparseNetwork
-from lipfw.kernel.program import SparseConv
+from lipfw.kernel.program import ConvStep
 from lipfw.kernel.weights import live_weights
 from lipfw.prior.decoder import DeepDecoder
 from lipfw.prior.skip import Skip
@@ -340,24 +340,20 @@ def test_biases_before_batch_norm_have_no_gradient(c):
         assert (own[f"{name}.bias"] == 0).all() == (name != "head")
 
 
-@pytest.mark.parametrize("dense_from", [0.0, 0.4, 2.0])
-def test_codes_of_several_sizes_and_dense_layers_between(c, dense_from):
-    """One vector of weights, a program for each size; convolutions that keep much are torch's, masked ones held."""
+def test_codes_of_several_sizes(c):
+    """One vector of weights, a program for each size."""
     network = draw(Skip(4, 3, 8, 2, 2))
     masks = random_masks(network, 0.1)
     for i, name in enumerate(masks):
         if i % 2:
             masks[name] = random_masks(network, 0.7)[name]
-    del masks["head.weight"]            # nothing said of it: dense
-    sparse = assert_same(c, network, [(4, 8, 12), (4, 12, 8), (4, 16, 16)], masks, tolerance=2e-5,
-                         dense_from=dense_from)
-    assert len(sparse.dense) == {0.0: 11, 0.4: 6, 2.0: 0}[dense_from]
+    del masks["head.weight"]            # nothing said of it: it keeps everything
+    assert_same(c, network, [(4, 8, 12), (4, 12, 8), (4, 16, 16)], masks, tolerance=2e-5)
 
 
-@pytest.mark.parametrize("dense_from", [0.0, 0.5, 2.0])
 @pytest.mark.parametrize("pad", ["reflect", "zeros"])
 @pytest.mark.parametrize("last", ["1x1", "3x3", "norm"])
-def test_dense_and_sparse_readers_of_one_map(c, dense_from, pad, last):
+def test_readers_of_one_map(c, pad, last):
     """1x1 and 3x3, of stride 1 and 2, and a batch norm add to one gradient, whichever comes first on the way back."""
     def follow(s, x):
         y = s.n1(s.c1(x))
@@ -377,17 +373,7 @@ def test_dense_and_sparse_readers_of_one_map(c, dense_from, pad, last):
         for i, name in enumerate(masks):
             if i % 2 == turn:
                 masks[name] = random_masks(network, 0.4)[name]
-        assert_same(c, network, [(2, 6, 8)], masks, tolerance=1e-5, dense_from=dense_from)
-
-
-def test_dense_layers_stay_in_32_bits_under_autocast(c):
-    network = draw(Skip(4, 3, 8, 1, 2))
-    sparse = start(c, network, {}, [(4, 6, 8)], dense_from=0.5)
-    z, gradient = inputs(network, (4, 6, 8))
-    expected, _ = by_kernels(sparse, network, z, gradient)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        own, _ = by_kernels(sparse, network, z, gradient)
-    assert torch.equal(own, expected)
+        assert_same(c, network, [(2, 6, 8)], masks, tolerance=1e-5)
 
 
 def test_channels_last_weights_and_codes_of_other_kinds(c):
@@ -419,11 +405,11 @@ def test_memory_that_may_hold_anything(c, isa):
         planes.picture().copy_(torch.full_like(kept, torch.nan))
 
     for layer_map, planes in program.maps.items():
-        if isinstance(program.step_of(layer_map) if layer_map.maker and layer_map.readers else None, SparseConv):
+        if isinstance(program.step_of(layer_map) if layer_map.maker and layer_map.readers else None, ConvStep):
             spoil(planes, whole=True)                   # only pixels are ever read
         planes.tensor[planes.channels * planes.stride:] = 1e30      # room to read a tile too far
     for step in program.steps:
-        if isinstance(step, SparseConv) and step.split:
+        if isinstance(step, ConvStep) and step.split:
             step.input.tensor[step.input.channels * step.input.stride:] = 1e30
     for layout, free in program.memory._free.items():
         for planes in free:

@@ -6,20 +6,25 @@ import lipfw
 
 ROOT = Path(lipfw.__file__).parent
 BASE = {"streams", "problem", "mask", "ticket", "files", "errors", "listing"}
-TOP = {"run", "recorder", "summary", "tracking", "api", "report"}
+TOP = {"run", "batch", "recorder", "summary", "tracking", "api", "report"}
+PARTS = {"image", "task", "prior", "pruner", "kernel", "fit", "folder"}
+HOST = {"cores", "malloc"}      # what a program may do to its process and a library may not
 ALLOWED = {     # layer -> the lipfw modules it may import, besides itself
     **{name: BASE for name in BASE},
-    "image": BASE, "prior": BASE, "pruner": BASE, "kernel": BASE,
+    "image": BASE, "prior": BASE, "pruner": BASE,
     "task": BASE | {"image"},                                       # a task is a function of a picture
+    "kernel": BASE, "cores": set(), "malloc": set(),
     "fit": BASE | {"prior", "pruner", "kernel"},
     "folder": {"errors", "listing"}, "argv": {"errors"},
-    **{name: BASE | TOP | {"image", "task", "prior", "pruner", "kernel", "fit", "folder"} for name in TOP},
-    "cli": {"argv", "errors", "folder", "run"}, "__main__": {"cli"}, "__init__": set(),
+    **{name: BASE | TOP | PARTS for name in TOP},
+    "run": BASE | TOP | PARTS | HOST,
+    "cli": {"argv", "cores", "errors", "folder", "run"}, "__main__": {"cli"}, "__init__": set(),
 }
 LIBRARIES = {   # library -> the layers that may import it
     "hydra": {"run", "tracking", "cli"}, "omegaconf": {"run", "tracking", "cli", "folder", "report"},
     "pytorch_lightning": {"fit", "run", "recorder", "tracking", "api"}, "torchmetrics": {"fit"},
-    "wandb": set(), "rich": {"fit", "run", "summary", "report"}, "skimage": {"image"}, "PIL": {"image", "task"},
+    "wandb": set(), "rich": {"fit", "run", "batch", "summary", "report"}, "skimage": {"image"},
+    "PIL": {"image", "task"},
 }
 
 

@@ -13,7 +13,7 @@ CODE = ("import resource, torch\nfrom lipfw.malloc import keep_freed_memory\n"
         "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
         "    torch.zeros(16 << 20)\n"       # 64 MiB, given back at once
         "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
-        "def rest(): return sum([pages() for _ in range(40)][20:])\n"     # the holes that are kept take some to settle
+        "def rest(): return sum([pages() for _ in range(40)][20:])\n"    # until the holes fit
         "before, kept = rest(), keep_freed_memory()\n"
         "print(kept, before, rest())\n")
 

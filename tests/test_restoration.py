@@ -124,7 +124,28 @@ def test_several_pictures_share_the_weights(make, train, picture):
 @pytest.mark.parametrize("option, value, told", [
     ("steps", 0, "fit.steps must be a whole number of at least 1, got 0"), ("lr", 0, "fit.lr must be"),
     ("smoothing", 1.0, "fit.smoothing must be"), ("target", "dirty", "fit.target must be one of degraded, clean"),
-    ("window", 1, "fit.window must be"), ("log_every", 2.5, "fit.log_every must be")])
+    ("window", 1, "fit.window must be"), ("log_every", 2.5, "fit.log_every must be"),
+    ("precision", 16, "trainer.precision must be one of 32, bf16, got '16'")])
 def test_refuses_bad_options(make, option, value, told):
     with pytest.raises(InputError, match=told.replace("(", r"\(")):
         make(**{option: value})
+
+
+def test_bf16_rounds_the_network_and_nothing_else(make, train):
+    """The output differs from float32's by bfloat16's rounding and is itself not rounded; the state stays float32."""
+    exact, rounded = make(), make(precision="bf16")
+    a, b = exact.prior(0, 0), rounded.prior(0, 0)
+    assert b.dtype == torch.float32 and b.is_contiguous()
+    assert 1e-5 < (a - b).abs().max() < 0.1
+    assert not torch.equal(b, b.bfloat16().float())
+    assert torch.equal(exact.prior.code(0, 5), rounded.prior.code(0, 5))
+    train(exact, Dense())
+    train(rounded, Dense())
+    assert {t.dtype for t in rounded.state_dict().values()} == {t.dtype for t in exact.state_dict().values()}
+    assert rounded.summary()["loss"] == pytest.approx(exact.summary()["loss"], rel=0.1)
+    assert rounded.summary()["loss"] != exact.summary()["loss"]
+
+
+def test_bf16_has_no_sparse_kernels(make):
+    with pytest.raises(InputError, match="fit.kernel=sparse computes in 32 bits"):
+        make(precision="bf16", kernel="sparse")

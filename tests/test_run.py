@@ -14,6 +14,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
+from lipfw import cores
 from lipfw.cli import CONF
 from lipfw.errors import InputError
 from lipfw.files import read_jsonl
@@ -62,6 +63,15 @@ def test_what_a_run_leaves(go):
     about = masks[1].about
     assert about["seed"] == "0" and about["image"] == "astronaut" and json.loads(about["architecture"])["channels"] == 4
     assert result["config"]["fit"]["steps"] == 6 and result["versions"]["torch"] == torch.__version__
+
+
+def test_the_precision_of_a_run_is_part_of_it(go):
+    plain, exact = go()
+    other, rounded = go("trainer.precision=bf16")
+    assert plain != other and (exact["precision"], rounded["precision"]) == ("32", "bf16")
+    assert "tf32" not in exact      # the GPU's affair
+    with pytest.raises(Exception, match="trainer.precision must be one of 32, bf16, got '16'"):
+        go("trainer.precision=16")
 
 
 def test_a_finished_run_is_not_done_again(go):
@@ -160,6 +170,33 @@ def test_a_fit_that_diverges_says_so(go, monkeypatch):
     monkeypatch.setattr(restoration.Restoration, "loss", lambda self, o, i: original(self, o, i) * float("nan"))
     with pytest.raises(InputError, match="diverged in round 0"):
         go()
+
+
+def test_a_run_takes_the_free_cores_and_gives_them_back(go, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cores.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(cores, "usable_cores", lambda: [0, 1])
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    try:
+        with cores.claim(1):
+            _, result = go("trainer.threads=null", "trainer.progress=auto")
+        assert result["threads"] == 1 and "1 of 2 cores: another run is using the others" in capsys.readouterr().out
+        _, result = go("trainer.threads=null", "seed=1")
+        assert result["threads"] == 2
+        with pytest.raises(InputError):
+            go("trainer.threads=null", "seed=2", "prior.depth=9")
+        with cores.claim(None) as given:
+            assert given == (2, "")
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_large_pictures_keep_their_memory(go, monkeypatch, capsys):
+    set_ = []
+    monkeypatch.setattr("lipfw.run.keep_freed_memory", lambda: not set_.append(1))
+    for size, told in ((16, False), (256, True)):
+        go("trainer.progress=auto", f"image.size={size}", "fit.steps=1")
+        assert ("freed memory is kept" in capsys.readouterr().out) == told
+    assert len(set_) == 2
 
 
 # --- killing

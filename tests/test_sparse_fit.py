@@ -109,7 +109,7 @@ def test_the_step_after_some_dense_ones_is_that_of_torch(make):
     twin_optimizer = twin.configure_optimizers()
     twin_optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     dense.step(3)
-    sparse = Sparse(twin, twin_optimizer, mask, everything=True)
+    sparse = Sparse(twin, twin_optimizer, mask)
     sparse.step(3)
     sparse.settle()
     own = dict(twin.prior.network.named_parameters())
@@ -149,19 +149,18 @@ def test_what_is_left_has_the_structure_of_torch(make, two, density):
             [(k, v.shape, v.dtype) for k, v in b_optimizer["state"][i].items()]
 
 
-@pytest.mark.parametrize("everything", [True, False])
-def test_settling_and_taking_up_again_changes_nothing(make, everything):
+def test_settling_and_taking_up_again_changes_nothing(make):
     """Bit for bit: five steps are two, settled, taken up by another stepper, and three."""
     ends = []
     for stops in ((), (2,), (1, 2, 4)):
         module = make()
         mask, optimizer = start(module, 0.5)
-        stepper = Sparse(module, optimizer, mask, everything)
+        stepper = Sparse(module, optimizer, mask)
         for step in range(5):
             if step in stops:
                 stepper.settle()
                 stepper.settle()
-                stepper = Sparse(module, optimizer, mask, everything)
+                stepper = Sparse(module, optimizer, mask)
             stepper.step(step)
         stepper.settle()
         ends.append((module.prior.network.state_dict(), optimizer.state_dict()["state"]))

@@ -33,7 +33,7 @@ def run(rule, x, first=1):
     """Return the variances, the picks, and the steps at which the rule said "this one"."""
     variance, picks, said = [], [], []
     for t, value in enumerate(x, first):
-        better = rule.update([torch.from_numpy(value)], t)
+        better = rule.update([torch.from_numpy(value)], torch.tensor(t))
         assert better.shape == () and better.dtype == torch.bool
         variance.append(float(rule.variance))
         picks.append(int(rule.step))
@@ -88,7 +88,7 @@ def test_several_outputs_are_watched_together():
     rule = WindowedVariance(12, window=4)
     for t, value in enumerate(x, 1):
         value = torch.from_numpy(value)
-        rule.update([value[:4].view(1, 1, 2, 2), value[4:].view(1, 2, 2, 2)], t)
+        rule.update([value[:4].view(1, 1, 2, 2), value[4:].view(1, 2, 2, 2)], torch.tensor(t))
     expected, picks = brute(x, 4, 1000)
     assert float(rule.variance) == pytest.approx(expected[-1], rel=1e-9) and int(rule.step) == picks[-1]
 

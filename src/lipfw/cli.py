@@ -18,8 +18,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lipfw import __version__
 from lipfw.argv import normalise
-from lipfw.errors import InputError, nearest
-from lipfw.folder import run_folder
+from lipfw.cores import wait_briefly
+from lipfw.errors import InputError, SeedsFailed, nearest
+from lipfw.folder import members, run_folder
 
 
 def _shipped(name: str) -> Path:
@@ -41,19 +42,30 @@ def run(cfg: DictConfig) -> dict | None:
         if surplus := sorted(cfg.keys() - _KEYS):
             raise InputError(f"{surplus[0]} is no option; an option of your own belongs into a group, e.g. "
                              f"+task.{surplus[0]}=")
-        folder = run_folder(cfg)
-        if (folder / "result.json").exists():
-            print(f"already finished: {folder}", flush=True)   # before torch is imported: a sweep skips in no time
+        folders = [run_folder(one) for one in members(cfg)]
+        if all((folder / "result.json").exists() for folder in folders):
+            for folder in folders:
+                print(f"already finished: {folder}", flush=True)    # before torch is imported: a sweep skips in no time
             return None
+        wait_briefly()
         from lipfw.run import run
 
         return run(cfg, shlex.join(["python", "-m", "lipfw", *_typed]))
+    except SeedsFailed as e:
+        told = {seed: explain(error) for seed, error in e.errors.items()}
+        for seed, message in told.items():
+            if message is not None:
+                _tell_run(f"seed {seed}: {message}")
+        unexplained = [e.errors[seed] for seed, message in told.items() if message is None]
+        if unexplained:
+            raise unexplained[0] from None      # the program's fault: its traceback is shown
+        _failed.append(str(e))
+        raise
     except Exception as e:
         message = explain(e)
         if message is None:
             raise
-        job = HydraConfig.get()
-        _tell(f"[{' '.join(job.overrides.task)}] {message}" if job.mode == RunMode.MULTIRUN else message)
+        _tell_run(message)
         _failed.append(message)
         raise
 
@@ -96,7 +108,7 @@ def explain(error: BaseException) -> str | None:
         chain.append(seen)
         seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
     for e in chain:
-        if isinstance(e, InputError):
+        if isinstance(e, (InputError, SeedsFailed)):
             return str(e)
     for e in chain:
         if isinstance(e, OSError) and e.errno is not None and not isinstance(e, (ConnectionError, TimeoutError)):
@@ -164,6 +176,12 @@ def _keys(path: Path, group: str) -> set[str]:
     base = path.with_name("_common.yaml")
     keys = set(node) | (set(OmegaConf.load(base)) if base.is_file() else set())
     return {str(k) for k in keys if not str(k).startswith("_") and k != "defaults"}
+
+
+def _tell_run(message: str) -> None:
+    """Tell what went wrong in a run; of a sweep, in which."""
+    job = HydraConfig.get()
+    _tell(f"[{' '.join(job.overrides.task)}] {message}" if job.mode == RunMode.MULTIRUN else message)
 
 
 def _tell(message: str) -> None:

@@ -5,6 +5,14 @@ class InputError(ValueError):
     """A mistake in what the user gave: one line with the value, what is allowed and the remedy."""
 
 
+class SeedsFailed(Exception):
+    """Some of several fits side by side have failed: `errors` has each one's error by its seed."""
+
+    def __init__(self, errors: dict[int, BaseException]):
+        super().__init__("failed: " + ", ".join(f"seed {s} ({type(e).__name__}: {e})" for s, e in errors.items()))
+        self.errors = errors
+
+
 def whole(name: str, value, least: int) -> int:
     """Return `value` if it is a whole number of at least `least`, else raise InputError.
 

@@ -1,4 +1,5 @@
 """Where a run's results lie: a folder whose name follows from what the run is. No torch here: launchers ask it too."""
+import copy
 import hashlib
 import json
 import os
@@ -7,18 +8,33 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from lipfw.errors import InputError
+from lipfw.errors import InputError, whole
 from lipfw.listing import pictures_in, tickets_in
 
-# Options that change where or how fast a run happens, or how it is shown, and not its result.
+# Options that change where or how fast a run happens, or how it is shown, and not its result. Of the trainer's,
+# precision does.
 _IRRELEVANT = {"name", "out", "logger", "trainer", "protocol", "hydra"}
-_IRRELEVANT_IN = {"fit": {"steps_per_batch", "kernel"}, "image": {"max_pixels"}}
+_IRRELEVANT_IN = {"fit": {"steps_per_batch", "kernel", "batch_seeds"}, "image": {"max_pixels"}}
+
+
+def members(cfg: DictConfig) -> list[DictConfig]:
+    """Return the configs of the single runs that a config asks for: fit.batch_seeds of them, from its seed on."""
+    count = whole("fit.batch_seeds", cfg.fit.get("batch_seeds", 1), least=1)
+    if count == 1:
+        return [cfg]
+    out = [copy.deepcopy(cfg) for _ in range(count)]
+    for i, one in enumerate(out):
+        one.seed, one.fit.batch_seeds = whole("seed", cfg.seed, least=0) + i, 1
+    return out
 
 
 def options(cfg: DictConfig) -> dict:
     """Return the resolved options that change a run's result."""
     every = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     out = {k: v for k, v in every.items() if k not in _IRRELEVANT}
+    precision = str(every.get("trainer", {}).get("precision", 32))
+    if precision != "32":       # said only then, so that runs keep the names they have
+        out["precision"] = precision
     for group, names in _IRRELEVANT_IN.items():
         if isinstance(out.get(group), dict):
             out[group] = {k: v for k, v in out[group].items() if k not in names}

@@ -7,7 +7,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep freed memory for its next allocation; False where that can't be set or is the user's choice.
+    """Let this process keep freed memory for what it allocates next; False where that can't be set, or the user has.
 
     glibc maps each block above 32 MiB, an activation of 128 channels at 256 x 256 pixels, from the system afresh and
     returns it when freed, so that every step pays for its pages anew. After this no block is mapped and none returned:

@@ -1,7 +1,10 @@
 """The experiment logger that a config names: opened in the run folder, given pictures and tickets, and closed."""
+import contextlib
 import hashlib
 import os
 import shutil
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from hydra.utils import get_method, instantiate
@@ -11,26 +14,39 @@ from pytorch_lightning.loggers import Logger
 from lipfw.errors import InputError
 from lipfw.folder import label_parts
 
+_NOT_OPTIONS = ("close", "side_by_side")       # keys of a logger's config that it is not made with
+_place = threading.Lock()       # the environment is one for all threads
 
-def open_logger(cfg: DictConfig, folder: Path) -> Logger | None:
+
+@contextlib.contextmanager
+def _staged_in(folder: Path) -> Iterator[None]:
+    """Let the logger put its own files into the run folder; else artifacts are staged in the home folder."""
+    with _place:
+        for variable in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR"):
+            os.environ[variable] = str((folder / "wandb").resolve())
+        yield
+
+
+def open_logger(cfg: DictConfig, folder: Path, side_by_side: bool = False) -> Logger | None:
     """Return the configured logger, or None. Its files go into the run folder, so that the folder can be moved.
 
-    Raises InputError if it can't be started; a folder that was empty is then removed again.
+    Of several runs in one process each is made with the config's `side_by_side` options too. Raises InputError if it
+    can't be started; a folder that was empty is then removed again.
     """
     if cfg.logger._target_ is None:
         return None
     os.environ.setdefault("WANDB_SILENT", "true")               # its start-up remarks are about an account
-    for variable in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR"):      # else artifacts are staged in the home folder
-        os.environ[variable] = str((folder / "wandb").resolve())
     new = not any(folder.iterdir())
     (folder / "wandb").mkdir(exist_ok=True)
     # one id for a run however often it is taken up again, so that its pieces meet in one place
     run_id = hashlib.sha256(f"{cfg.name}/{folder.name}".encode()).hexdigest()[:16]
     try:
-        make = instantiate({k: v for k, v in cfg.logger.items() if k != "close"}, _partial_=True)
-        logger = make(name=folder.name, id=run_id, save_dir=str(folder), tags=label_parts(cfg),
-                      config=OmegaConf.to_container(cfg))
-        _ = logger.experiment       # connects: what is wrong with mode, project or key shows here
+        make = instantiate({k: v for k, v in cfg.logger.items() if k not in _NOT_OPTIONS}, _partial_=True)
+        with _staged_in(folder):
+            logger = make(name=folder.name, id=run_id, save_dir=str(folder), tags=label_parts(cfg),
+                          config=OmegaConf.to_container(cfg),
+                          **(cfg.logger.get("side_by_side") or {} if side_by_side else {}))
+            _ = logger.experiment       # connects: what is wrong with mode, project or key shows here
     except OSError:
         raise
     except Exception as e:
@@ -48,12 +64,17 @@ def log_result(logger: Logger, folder: Path) -> None:
         logger.log_image("compare", [str(p) for p in sheets], caption=[p.stem for p in sheets])
     tickets = folder / "tickets"
     if tickets.is_dir() and hasattr(logger.experiment, "log_artifact"):
-        logger.experiment.log_artifact(str(tickets), name=f"tickets-{folder.name}", type="tickets")
+        with _staged_in(folder):
+            logger.experiment.log_artifact(str(tickets), name=f"tickets-{folder.name}", type="tickets")
 
 
-def close_logger(logger: Logger, cfg: DictConfig) -> None:
-    """End the logger's run, so that the next run of a sweep gets its own, and wait until its files are complete."""
+def close_logger(logger: Logger) -> None:
+    """End the logger's run, so that the next run of a sweep gets its own."""
     if hasattr(logger.experiment, "finish"):
         logger.experiment.finish()
-    if cfg.logger.get("close"):
+
+
+def end_loggers(cfg: DictConfig) -> None:
+    """Wait until the files of all closed loggers of this process are complete."""
+    if cfg.logger._target_ is not None and cfg.logger.get("close"):
         get_method(cfg.logger.close)()

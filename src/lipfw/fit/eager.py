@@ -10,12 +10,14 @@ from lipfw.prior.prior import Prior
 
 
 class Objective(Protocol):
-    """What a stepper needs of a fit: the prior, its optimiser, and the loss of each picture."""
+    """What a stepper needs of a fit: the prior, its optimiser, and the loss of each picture, who follows the steps."""
 
     prior: Prior
     problems: Sequence
 
     def loss(self, output: Tensor, index: int) -> Tensor: ...
+
+    def follow(self, outputs: Sequence[Tensor], loss: Tensor) -> None: ...
 
 
 class Eager:
@@ -30,10 +32,17 @@ class Eager:
 
     def step(self, step: int) -> tuple[list[Tensor], Tensor]:
         """Do the step after `step` steps; returns the pictures that the weights before it made, and their loss."""
+        return self.body([step] * len(self.fit.problems))
+
+    def body(self, noise: Sequence[int | torch.Generator]) -> tuple[list[Tensor], Tensor]:
+        """Do a step whose jitter is that of a step or, picture by picture, drawn from generators.
+
+        It has no other input from the host and gives nothing to it: a CUDA graph can hold it.
+        """
         self.optimizer.zero_grad(set_to_none=True)
         outputs, losses = [], []
-        for i in range(len(self.fit.problems)):
-            output = self.fit.prior(i, step)
+        for i, source in enumerate(noise):
+            output = self.fit.prior(i, source)
             loss = self.fit.loss(output, i)
             loss.backward()                 # picture by picture: one graph in memory at a time
             outputs.append(output.detach())
@@ -41,7 +50,9 @@ class Eager:
         if self.mask_gradients is not None:
             self.mask_gradients()
         self.optimizer.step()
-        return outputs, sum(losses)
+        loss = sum(losses)
+        self.fit.follow(outputs, loss)
+        return outputs, loss
 
     def settle(self) -> None:
         """Bring network and optimiser up to date; here they always are."""

@@ -9,14 +9,14 @@ import torch
 from lipfw.fit.eager import Eager
 from lipfw.fit.restoration import Restoration
 from lipfw.fit.stepping import make_stepper
-from lipfw.kernel.network import DENSE_FROM
 from lipfw.mask import keep_top, prunable
 from lipfw.streams import stream
 
 
 def seconds_a_step(module: Restoration, density: float = 1.0, steps: int = 2) -> tuple[float, Eager]:
     """Return the time of an optimisation step that keeps a fraction of the weights at random, and what did it."""
-    fit = SimpleNamespace(prior=copy.deepcopy(module.prior), problems=module.problems, loss=module.loss)
+    fit = SimpleNamespace(prior=copy.deepcopy(module.prior), problems=module.problems, loss=module.loss,
+                          follow=lambda outputs, loss: None)
     weights, mask = prunable(fit.prior.network), None
     if density < 1:
         scores = {n: torch.rand(w.shape, generator=stream(0, f"probe {n}")) for n, w in weights.items()}
@@ -30,7 +30,7 @@ def seconds_a_step(module: Restoration, density: float = 1.0, steps: int = 2) ->
         started = time.perf_counter()
         stepper.step(0)
         if not on_cpu:
-            torch.cuda.synchronize(module.device)
+            torch.cuda.current_stream(module.device).synchronize()      # other threads may be capturing
         return time.perf_counter() - started
 
     one()       # the first step pays for memory and kernels
@@ -40,13 +40,11 @@ def seconds_a_step(module: Restoration, density: float = 1.0, steps: int = 2) ->
 def seconds_of_rounds(module: Restoration, densities: Sequence[float]) -> tuple[list[float], Eager]:
     """Return the time of a step in each round to come, by its density, and what does the first round's.
 
-    The densest and the sparsest are measured; those between lie on a straight line, up to the density from which torch
-    does the work.
+    The densest and the sparsest are measured; those between lie on a straight line.
     """
     most, stepper = seconds_a_step(module, max(densities))
     if min(densities) == max(densities):
         return [most] * len(densities), stepper
     least, _ = seconds_a_step(module, min(densities))
-    low, high = min(densities), min(max(densities), DENSE_FROM)
-    share = [min(max((d - low) / (high - low), 0.0), 1.0) if high > low else 1.0 for d in densities]
-    return [least + (most - least) * s for s in share], stepper
+    slope = (most - least) / (max(densities) - min(densities))
+    return [least + slope * (d - min(densities)) for d in densities], stepper

@@ -33,8 +33,8 @@ def bytes_needed(prior: Prior) -> float:
     return _OVER_SAVED * saved * code[0, 0].numel() / piece[0, 0].numel()
 
 
-def check_memory(prior: Prior, device: str) -> None:
-    """Raise InputError if a step needs more memory than the machine, or its GPU, has."""
+def check_memory(prior: Prior, device: str, fits: int = 1) -> None:
+    """Raise InputError if a step of so many fits needs more memory than the machine, or its GPU, has."""
     if max(h * w for _, h, w in prior.shapes) <= _SMALL:
         return
     if device == "cuda":
@@ -43,7 +43,7 @@ def check_memory(prior: Prior, device: str) -> None:
         there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     else:
         return
-    need = bytes_needed(prior)
+    need = bytes_needed(prior) * fits
     if need > there:
         _, h, w = max(prior.shapes, key=lambda s: s[1] * s[2])
         raise InputError(f"a fit of {w}x{h} pixels needs about {need / 1e9:.0f} GB of memory, and there are "

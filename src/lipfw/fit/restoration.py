@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from lipfw.errors import choice, number, whole
+from lipfw.errors import InputError, choice, number, whole
 from lipfw.fit.eager import Eager
 from lipfw.fit.evaluation import psnr, ssim
 from lipfw.fit.stepping import KERNELS, make_stepper
@@ -17,6 +17,7 @@ from lipfw.prior.prior import Prior
 from lipfw.problem import Problem
 
 _LOSS_TAIL = 100    # a round's loss is the mean over its last steps: one step's is noisy
+PRECISIONS = ("32", "bf16")
 _RECORDED = ("loss", "psnr", "psnr_raw", "ssim", "variance")
 
 
@@ -30,12 +31,14 @@ class Restoration(pl.LightningModule):
     The restoration at step t is the running average of the outputs, x_t = s x_{t-1} + (1 - s) f_t with s = `smoothing`
     (x_1 = f_1), or the output itself for s = 0. Three of them are kept: `peak` (the recorded step with the best PSNR:
     an oracle), `picked` (by `WindowedVariance` over the raw outputs, no clean picture used) and `final`.
+    With `precision` bf16 the network computes in bfloat16; loss, optimiser and averages stay in float32.
     Steps count from 1. Metrics are taken every `log_every` steps and at the last.
     """
 
     def __init__(self, problems: Sequence[Problem], prior: Prior, *, steps: int = 3000, lr: float = 0.01,
                  smoothing: float = 0.99, target: str = "degraded", window: int = 100, patience: int = 1000,
-                 log_every: int = 10, steps_per_batch: int = 50, kernel: str = "auto"):
+                 log_every: int = 10, steps_per_batch: int = 50, kernel: str = "auto",
+                 precision: int | str = 32):
         super().__init__()
         self.automatic_optimization = False
         self.steps = whole("fit.steps", steps, least=1)
@@ -44,6 +47,10 @@ class Restoration(pl.LightningModule):
         self.log_every = whole("fit.log_every", log_every, least=1)
         self.steps_per_batch = whole("fit.steps_per_batch", steps_per_batch, least=1)
         self.kernel = choice("fit.kernel", kernel, KERNELS)
+        self.precision = choice("trainer.precision", str(precision), PRECISIONS)
+        if (self.precision, self.kernel) == ("bf16", "sparse"):
+            raise InputError("fit.kernel=sparse computes in 32 bits; use fit.kernel=auto with trainer.precision=bf16")
+        prior.bf16 = self.precision == "bf16"
         window, patience = whole("fit.window", window, least=2), whole("fit.patience", patience, least=1)
         if choice("fit.target", target, ("degraded", "clean")) == "clean":
             problems = [p.noiseless() for p in problems]
@@ -56,6 +63,7 @@ class Restoration(pl.LightningModule):
         self.register_buffer("peak_psnr", torch.tensor(-torch.inf))
         self.register_buffer("peak_step", torch.tensor(0))
         self.register_buffer("tail", torch.tensor(0.0))
+        self.register_buffer("now", torch.tensor(0), persistent=False)      # the step that is being done, on the device
         self.variance = WindowedVariance(sum(torch.Size(p.shape).numel() for p in problems), window, patience)
         self.step = 0                                       # steps done in this round
         self.mask: Mask | None = None                       # None: dense
@@ -93,6 +101,11 @@ class Restoration(pl.LightningModule):
         self.records = [{"step": s, **{k: float(v) for k, v in zip(_RECORDED, r.tolist(), strict=True)}}
                         for s, r in pending]
 
+    def on_train_end(self) -> None:
+        """Give back what the steps needed: a CUDA graph holds memory of its own."""
+        self.settle()
+        self.stepper = None
+
     def state_dict(self, *args, **kwargs) -> dict:
         self.settle()       # Lightning reads the optimiser's state after this
         return super().state_dict(*args, **kwargs)
@@ -118,27 +131,33 @@ class Restoration(pl.LightningModule):
         """Do one optimisation step; returns the recorded numbers of the step if it is one to record."""
         if self.stepper is None:
             self.stepper = make_stepper(self, self.optimizers(use_pl_optimizer=False), self.mask, self.kernel)
+        self.now.fill_(self.step + 1)
         outputs, loss = self.stepper.step(self.step)
         self.step += 1
-        return self.follow(outputs, loss)
+        due = self.step % self.log_every == 0 or self.step == self.steps
+        return self.record(outputs, loss) if due else None
 
     @torch.no_grad()
-    def follow(self, outputs: Sequence[Tensor], loss: Tensor) -> Tensor | None:
-        """Update average, pick, peak and the round's loss after a step; returns the numbers to record, if any."""
-        n = range(len(self.problems))
+    def follow(self, outputs: Sequence[Tensor], loss: Tensor) -> None:
+        """Update average, pick and the round's loss after the step `now`: what steppers do as the end of their step.
+
+        The same calls at every step, and no number from the host or to it, so that a CUDA graph can hold them.
+        """
+        weight = (self.now == 1).float().clamp(min=1 - self.smoothing)      # 1 at a round's first step
         for i, output in enumerate(outputs):
-            getattr(self, f"average{i}").lerp_(output, 1.0 if self.step == 1 else 1 - self.smoothing)
-        restored = [getattr(self, f"average{i}") for i in n]
-        self._keep("picked", restored, self.variance.update(outputs, self.step))
-        if self.step > self.steps - _LOSS_TAIL:
-            self.tail += loss
-        if self.step % self.log_every and self.step != self.steps:
-            return None
+            getattr(self, f"average{i}").lerp_(output, weight)
+        self._keep("picked", self.pictures("final"), self.variance.update(outputs, self.now))
+        self.tail += loss.masked_fill(self.now <= self.steps - _LOSS_TAIL, 0)
+
+    @torch.no_grad()
+    def record(self, outputs: Sequence[Tensor], loss: Tensor) -> Tensor:
+        """Take the metrics of the step just done, update the peak, and return the numbers to record."""
+        restored = self.pictures("final")
         value = self.mean(psnr, restored)
         better = value > self.peak_psnr
         self._keep("peak", restored, better)
         self.peak_psnr.copy_(torch.where(better, value, self.peak_psnr))
-        self.peak_step.copy_(torch.where(better, self.step, self.peak_step))
+        self.peak_step.copy_(torch.where(better, self.now, self.peak_step))
         raw = self.mean(psnr, outputs) if self.smoothing else value
         return torch.stack([loss, value, raw, self.mean(ssim, restored), self.variance.variance.float()])
 
@@ -153,7 +172,7 @@ class Restoration(pl.LightningModule):
     def _keep(self, kind: str, pictures: Sequence[Tensor], where: Tensor) -> None:
         for i, x in enumerate(pictures):
             kept = getattr(self, f"{kind}{i}")
-            kept.copy_(torch.where(where, x, kept))
+            torch.where(where, x, kept, out=kept)
 
     # --- rounds
 

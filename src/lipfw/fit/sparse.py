@@ -4,15 +4,14 @@ from torch import Tensor
 
 from lipfw.fit.eager import Eager, Objective
 from lipfw.kernel.interface import library
-from lipfw.kernel.network import DENSE_FROM, SparseNetwork
+from lipfw.kernel.network import SparseNetwork
 from lipfw.mask import Mask
 
 
 class Sparse(Eager):
     """The step over kept weights alone, on a CPU in float32; Adam too works on those only.
 
-    Convolutions that keep much are left to torch, unless `everything` is to be sparse. Raises Unavailable without a
-    kernel library, Unsupported for a network that the kernels don't know.
+    Raises Unavailable without a kernel library, Unsupported for a network that the kernels don't know.
 
     The same step as `Eager` up to rounding. Where a weight has no effect, its gradient is exactly zero here and
     rounding noise there, which Adam turns into steps: biases before batch norm, weights that nothing reads.
@@ -20,12 +19,12 @@ class Sparse(Eager):
 
     name = "sparse"
 
-    def __init__(self, fit: Objective, optimizer: torch.optim.Adam, mask: Mask | None, everything: bool = False):
+    def __init__(self, fit: Objective, optimizer: torch.optim.Adam, mask: Mask | None):
         self.fit, self.optimizer = fit, optimizer
         prior = fit.prior
         self.parameters = dict(prior.network.named_parameters())
         codes = [prior.code(i).shape for i in range(len(fit.problems))]
-        self.network = SparseNetwork(library(), prior.network, mask or {}, codes, 2.0 if everything else DENSE_FROM)
+        self.network = SparseNetwork(library(), prior.network, mask or {}, codes)
         self.counters = [b for n, b in prior.network.named_buffers() if n.endswith("num_batches_tracked")]
         self.packed = self.network.packed
         self.packed.pack(self.parameters, self.network.weights)
@@ -49,7 +48,9 @@ class Sparse(Eager):
         self.unknowns.grad = gradient
         self.adam.step()
         self.unsettled += 1
-        return outputs, sum(losses)
+        loss = sum(losses)
+        self.fit.follow(outputs, loss)
+        return outputs, loss
 
     def settle(self) -> None:
         """Copy weights and Adam's state back to the network and its optimiser."""

@@ -1,37 +1,51 @@
 """What does the steps of a round: torch's own operators, sparse kernels, or a replayed CUDA graph.
 
-All do the same step: forward with jitter, loss, backward, gradients of removed weights zeroed, Adam. Between `settle`
-and the next step the network and its optimiser hold the state, whatever did the steps: that is what checkpoints,
-tickets, rewinding and the next round see.
+All do the same step: forward with jitter, loss, backward, gradients of removed weights zeroed, Adam, and `follow` with
+what came of it. Between `settle` and the next step the network and its optimiser hold the state, whatever did the
+steps: that is what checkpoints, tickets, rewinding and the next round see.
 """
 import torch
 
 from lipfw.errors import InputError
 from lipfw.fit.eager import Eager, Objective
+from lipfw.fit.graphed import Graphed
 from lipfw.fit.sparse import Sparse
 from lipfw.kernel.graph import Unsupported
+from lipfw.kernel.interface import library
 from lipfw.kernel.library import Unavailable
 from lipfw.mask import Mask, prunable
 
 KERNELS = ("auto", "dense", "sparse")
+# The kept fraction up to which the sparse kernels are faster than torch's own: measured with the hourglass at 64 pixels
+# on one core, for portable code, AVX2 (torch too kept to it) and AVX-512.
+BREAK_EVEN = (0.3, 0.65, 1.0)
+
+
+def check_kernel(kernel: str, device: str) -> None:
+    """Raise InputError for a kernel that a kind of device (cpu, cuda) does not have."""
+    if kernel == "sparse" and device == "cuda":
+        raise InputError("fit.kernel=sparse is for CPUs, this fit runs on a GPU; use fit.kernel=auto or trainer=cpu")
 
 
 def make_stepper(fit: Objective, optimizer: torch.optim.Adam, mask: Mask | None, kernel: str) -> Eager:
     """Return what does the steps of a round, for a mask (None: dense) and the option fit.kernel: auto, dense or sparse.
 
-    `auto` takes the sparse kernels for what they do faster, layer by layer, and says in `note` why it could not. Raises
-    InputError for a kernel that can't be had.
+    On a CPU `auto` takes the sparse kernels for masks at which they are faster, and says in `note` why they can't be
+    had; on a GPU it takes a CUDA graph. Raises InputError for a kernel that can't be had.
     """
     if mask is not None:
         _forget(optimizer, fit.prior.network, mask)
-    if kernel == "dense":
-        return Eager(fit, optimizer, mask)
-    if next(fit.prior.network.parameters()).device.type != "cpu":
-        if kernel == "sparse":
-            raise InputError("fit.kernel=sparse is for CPUs; use fit.kernel=auto, or trainer=cpu")
+    device = next(fit.prior.network.parameters()).device.type
+    check_kernel(kernel, device)
+    if device == "cuda" and kernel == "auto":
+        return Graphed(fit, optimizer, mask)
+    if device != "cpu" or kernel == "dense" or fit.prior.bf16:      # the sparse kernels compute in float32
         return Eager(fit, optimizer, mask)
     try:
-        return Sparse(fit, optimizer, mask, everything=kernel == "sparse")
+        density = mask.density if mask is not None else 1.0
+        if kernel == "auto" and density > BREAK_EVEN[library().lipfw_isa()]:
+            return Eager(fit, optimizer, mask)
+        return Sparse(fit, optimizer, mask)
     except (Unavailable, Unsupported) as e:
         if kernel == "sparse":
             raise InputError(f"fit.kernel=sparse can't be had: {e}; use fit.kernel=auto, which then leaves all to "

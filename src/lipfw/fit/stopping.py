@@ -37,26 +37,26 @@ class WindowedVariance(nn.Module):
         self.variance.fill_(torch.nan)
         self.least.fill_(torch.inf)
 
-    def update(self, outputs: Sequence[Tensor], step: int) -> Tensor:
+    def update(self, outputs: Sequence[Tensor], step: Tensor) -> Tensor:
         """Take the outputs of a step (1, 2, ...); returns a boolean scalar, True if this step is the pick so far.
 
-        Until the window is full, the latest step is the pick.
+        Until the window is full, the latest step is the pick. `step` is a whole number on the outputs' device, and
+        nothing here depends on its value but numbers: the same calls do every step, so that a CUDA graph can hold them.
         """
         x = torch.cat([o.flatten() for o in outputs])[::self.stride]
-        slot = (step - 1) % self.window
-        self.sum += x.double() - self.outputs[slot].double()
-        self.outputs[slot] = x
-        self.squares[slot] = x.double().square().sum()
-        if step < self.window:
-            self.step.fill_(step)
-            return torch.ones((), dtype=torch.bool, device=x.device)
+        slot = ((step - 1) % self.window).view(1)
+        exact = x.double()
+        self.sum += exact - self.outputs.index_select(0, slot)[0].double()
+        self.outputs.index_copy_(0, slot, x[None])
+        self.squares.index_copy_(0, slot, exact.square().sum()[None])
+        full = step >= self.window
         mean = self.sum / self.window
-        torch.sub(self.squares.sum() / self.window, mean.square().sum(), out=self.variance)
-        self.variance /= x.numel()
-        waiting = (step - self.step <= self.patience) | torch.isinf(self.least)
-        better = (self.variance < self.least) & waiting
-        self.least.copy_(torch.where(better, self.variance, self.least))
-        self.step.copy_(torch.where(better, step, self.step))
+        variance = (self.squares.sum() / self.window - mean.square().sum()) / x.numel()
+        better = full & (variance < self.least) & ((step - self.step <= self.patience) | torch.isinf(self.least))
+        torch.where(full, variance, self.variance, out=self.variance)
+        torch.where(better, variance, self.least, out=self.least)
+        better |= ~full
+        torch.where(better, step, self.step, out=self.step)
         return better
 
 

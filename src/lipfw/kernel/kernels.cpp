@@ -18,10 +18,17 @@ static int omp_get_thread_num() { return 0; }
 
 extern "C" {
 
-// Kept weights of a convolution, sorted by (block of input planes, row); `of_row` counts those of each row.
+// The kept weights of a pair of rows in a block of input planes: first `both` offsets with a value for each row, then
+// offsets of the first row alone, then of the second. `offset` and `value` are where its own begin.
+struct Run {
+  int32_t offset, value, both, first, second;
+};
+
+// The kept weights of a convolution, sorted by (block, pair of rows); `of_pair` counts those of each pair.
 struct Weights {
-  int32_t rows, blocks;
-  const int32_t *start, *of_row, *offset;
+  int32_t rows, pairs, blocks;
+  const Run* run;
+  const int32_t *of_pair, *offset;
   const float* value;
 };
 
@@ -49,7 +56,7 @@ struct Norm {
 
 #define ISA portable
 #define WIDTH 4
-#define TILE 12
+#define TILE 6
 #include "kernels.inc"
 #undef ISA
 #undef WIDTH
@@ -64,7 +71,7 @@ struct Norm {
 #endif
 #define ISA avx2
 #define WIDTH 8
-#define TILE 12
+#define TILE 6
 #include "kernels.inc"
 #undef ISA
 #undef WIDTH
@@ -79,7 +86,7 @@ struct Norm {
 #endif
 #define ISA avx512
 #define WIDTH 16
-#define TILE 14
+#define TILE 13
 #include "kernels.inc"
 #undef ISA
 #undef WIDTH
@@ -132,7 +139,7 @@ int lipfw_use_isa(int isa) { return chosen = isa < 0 ? 0 : isa > best() ? best()
 void lipfw_threads(int n) { omp_set_num_threads(n); }
 
 // Positions in a full tile: how much of a plane is worked on at a time.
-int lipfw_tile(void) { return chosen == AVX512 ? 14 * 16 : chosen == AVX2 ? 12 * 8 : 12 * 4; }
+int lipfw_tile(void) { return chosen == AVX512 ? 13 * 16 : chosen == AVX2 ? 6 * 8 : 6 * 4; }
 
 void lipfw_conv(const float* in, const Weights* w, const float* bias, float* out, int64_t stride, int64_t positions,
                 int add) {

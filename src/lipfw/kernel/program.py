@@ -31,13 +31,10 @@ class Planes:
     """Feature planes in memory: `channels` of them, `stride` floats apart, with rows of `pitch` floats.
 
     Row 0, column 0 of the picture lies `first` floats after a plane's begin; a halo, a front of zeros or nothing is
-    before it. Behind the last plane there is room to read a whole tile too far. Planes without a tensor of their own
-    are given one by torch at each step.
+    before it. Behind the last plane there is room to read a whole tile too far.
     """
 
-    def __init__(self, tensor: Tensor | None, channels: int, height: int, width: int, stride: int, pitch: int,
-                 first: int = 0):
-        self.given = tensor is None
+    def __init__(self, tensor: Tensor, channels: int, height: int, width: int, stride: int, pitch: int, first: int = 0):
         self.tensor, self.stride, self.pitch, self.first = tensor, stride, pitch, first
         self.channels, self.height, self.width = channels, height, width
 
@@ -67,8 +64,6 @@ class Memory:
 
     def give_back(self, p: Planes, *, halo: bool = False) -> None:
         """Offer planes of which nothing but pixels was written, and the halo if there is one, to others."""
-        if p.given:
-            return
         layout = (p.channels, p.height, p.width, p.stride, p.pitch, p.first)
         self._free.setdefault((*layout, halo), []).append(p)
 
@@ -89,11 +84,11 @@ class Program:
 
     `forward(code)` returns the output (1, C, H, W), a view that the next call overwrites. `backward(gradient)` writes
     the gradient of every unknown to `self.gradient`, a vector like the weights. `buffers` are the network's own, whose
-    running statistics are kept up. Convolutions without `taps` are left to torch.
+    running statistics are kept up.
     """
 
     def __init__(self, library: ctypes.CDLL, layers: Sequence[Conv | Norm], packed: Packed, weights: Tensor,
-                 taps: Mapping[str, Taps], used: Mapping[Map, np.ndarray] | None, buffers: Mapping[str, Tensor]):
+                 taps: Mapping[str, Taps], used: Mapping[Map, np.ndarray], buffers: Mapping[str, Tensor]):
         self.library, self.packed, self.weights, self.taps = library, packed, weights, taps
         self.gradient = torch.zeros_like(weights)
         self.used, self.buffers = used, buffers
@@ -102,15 +97,13 @@ class Program:
         self.maps: dict[Map, Planes] = {}           # what each map holds
         self.gradients: dict[Map, Planes] = {}      # and its gradient, while that is needed
         self.code, self.pad = self.map(layers[0].source), _HALO[layers[0].source.pad]
-        make = {True: SparseConv, False: DenseConv}
-        self.steps = [make[layer.weight in taps](self, layer) if isinstance(layer, Conv) else NormStep(self, layer)
-                      for layer in layers]
+        self.steps = [(ConvStep if isinstance(layer, Conv) else NormStep)(self, layer) for layer in layers]
         self.output = self.maps[layers[-1].out]
         self.output_gradient = self.steps[-1].take_gradient()
         for step in reversed(self.steps):
             step.plan_backward()
 
-    def step_of(self, m: Map) -> "SparseConv | DenseConv":
+    def step_of(self, m: Map) -> "ConvStep | NormStep":
         """Return the step that makes a map."""
         return next(s for s in self.steps if s.layer is m.maker)
 
@@ -137,8 +130,7 @@ class Program:
     def map(self, m: Map) -> Planes:
         """Return new planes for a map, with its halo if it has one."""
         size = (m.height + 2 * bool(m.pad)) * (m.width + 2 * bool(m.pad))
-        for_torch = all(isinstance(r, Conv) and r.weight not in self.taps for r in m.readers)   # it wants no gaps
-        self.maps[m] = self.memory.map(m, size if for_torch else spread(size))
+        self.maps[m] = self.memory.map(m, spread(size))
         return self.maps[m]
 
     def gradient_of(self, m: Map) -> tuple[Planes, bool]:
@@ -149,7 +141,7 @@ class Program:
         return self.gradients[m], there
 
 
-class SparseConv:
+class ConvStep:
     """A convolution over its kept weights alone."""
 
     def __init__(self, program: Program, layer: Conv):
@@ -171,7 +163,8 @@ class SparseConv:
         program.maps[out] = self.out
         self.shift = taps.shift(columns)
         self.bias = program.address(layer.bias) if not out.readers else None    # batch norm takes it away again
-        self.offset = offsets(taps.plane, self.input.stride, self.shift)
+        lead = taps.forward.lead
+        self.offset = offsets(taps.plane[lead], self.input.stride, self.shift[lead])
         self.weights = taps.forward.c(self.offset, program.address(layer.weight))
 
     def take_gradient(self) -> Planes:
@@ -192,7 +185,8 @@ class SparseConv:
                 else self.into
             order = taps.backward.order
             self.order = order.astype(np.int32)
-            self.back_offset = offsets(taps.row[order], g.stride, g.first - self.shift[order])
+            lead = order[taps.backward.lead]
+            self.back_offset = offsets(taps.row[lead], g.stride, g.first - self.shift[lead])
             self.values = torch.empty(len(order))
             self.back_weights = taps.backward.c(self.back_offset, self.values.data_ptr())
             if self.split:
@@ -234,9 +228,7 @@ class NormStep:
         self.statistics, self.parts, first = statistics, [], 0
         for source, doubled, before in layer.sources:
             p = program.maps[source]
-            used = np.arange(source.channels) if program.used is None else np.flatnonzero(
-                program.used[layer.out][first:first + source.channels])
-            used = used.astype(np.int32)
+            used = np.flatnonzero(program.used[layer.out][first:first + source.channels]).astype(np.int32)
             bias = source.maker.bias if isinstance(source.maker, Conv) else None
 
             def at(address: int | None, start: int = first) -> int | None:
@@ -247,7 +239,8 @@ class NormStep:
 
             c = CNorm(
                 height=layer.out.height, width=layer.out.width, channels=len(used), doubled=doubled,
-                halo=_HALO[layer.out.pad], channel=used.ctypes.data, in_stride=p.stride, in_pitch=p.pitch,
+                halo=_HALO[layer.out.pad], channel=used.ctypes.data,
+                in_=p.address + 4 * p.first, in_stride=p.stride, in_pitch=p.pitch,
                 out=out.address + 4 * first * out.stride, out_stride=out.stride, out_pitch=out.pitch,
                 gamma=at(program.address(layer.gamma)), beta=at(program.address(layer.beta)),
                 bias=program.address(bias), mean=at(statistics[0].data_ptr()), scale=at(statistics[1].data_ptr()),
@@ -260,8 +253,8 @@ class NormStep:
 
     def plan_backward(self) -> None:
         program, own = self.program, self.program.gradients.pop(self.layer.out)
-        self.own, self.into, self.to_clear = own, [], []
-        for c, source, used, _ in self.parts:
+        self.to_clear = []
+        for c, source, used, first in self.parts:
             if isinstance(source.maker, Conv):
                 g, c.add = program.step_of(source).take_gradient(), 0
             else:
@@ -269,84 +262,17 @@ class NormStep:
                 if not c.add and (source.pad or len(used) < source.channels):   # nobody here writes all of it
                     self.to_clear.append(g)
                     c.add = 1
-            c.gradient_stride, c.gradient_pitch = g.stride, g.pitch
-            self.into.append(g)
+            c.out_gradient = own.address + 4 * first * own.stride
+            c.in_gradient, c.gradient_stride, c.gradient_pitch = g.address + 4 * g.first, g.stride, g.pitch
         program.memory.give_back(own, halo=bool(self.layer.out.pad))
 
     def forward(self) -> None:
-        for c, source, _, _ in self.parts:
-            p = self.program.maps[source]
-            c.in_ = p.address + 4 * p.first
+        for c, _, _, _ in self.parts:
             self.program.library.lipfw_norm_forward(c)
 
     def backward(self) -> None:
         for g in self.to_clear:
             g.tensor.zero_()
-        for (c, _, _, first), g in zip(self.parts, self.into, strict=True):
-            c.out_gradient = self.own.address + 4 * first * self.own.stride
-            c.in_gradient = g.address + 4 * g.first
+        for c, _, _, _ in self.parts:
             self.program.library.lipfw_norm_backward(c)
 
-
-class DenseConv:
-    """A convolution of which too much is kept for the sparse kernels to pay: torch's own, on the same planes."""
-
-    def __init__(self, program: Program, layer: Conv):
-        self.program, self.layer = program, layer
-        self.source = program.maps[layer.source]
-        shape = (layer.out.channels, layer.source.channels, layer.taps, layer.taps)
-        where = program.packed.slices[layer.weight]
-        self.weight, self.weight_gradient = program.weights[where].view(shape), program.gradient[where].view(shape)
-        self.bias = program.weights[program.packed.slices[layer.bias]] if layer.bias and not layer.out.readers else None
-        self.out = Planes(None, layer.out.channels, layer.out.height, layer.out.width,
-                          layer.out.height * layer.out.width, layer.out.width)
-        program.maps[layer.out] = self.out
-
-    def take_gradient(self) -> Planes:
-        o = self.out
-        self.gradient = self.program.memory.planes(o.channels, o.height, o.width, o.stride, o.pitch)
-        return self.gradient
-
-    def plan_backward(self) -> None:
-        source, program = self.layer.source, self.program
-        self.needed = source.maker is not None
-        if self.needed:
-            like = program.maps[source]
-            exact = like.stride == (like.height + 2 * bool(source.pad)) * like.pitch
-            self.takes = source not in program.gradients and exact and bool(source.pad) == self.layer.taps // 2
-            if self.takes:      # torch's gradient is the map's, as it comes
-                program.gradients[source] = Planes(None, like.channels, like.height, like.width, like.stride,
-                                                   like.pitch, like.first)
-            self.into, self.add = program.gradient_of(source)
-        program.memory.give_back(self.gradient)
-
-    def _window(self, p: Planes) -> Tensor:
-        """Return the part of planes that the convolution reads: with their halo if it has taps there."""
-        halo = self.layer.taps // 2
-        shape = (1, p.channels, p.height + 2 * halo, p.width + 2 * halo)
-        return p.tensor.as_strided(shape, (p.channels * p.stride, p.stride, p.pitch, 1), p.first - halo * (p.pitch + 1))
-
-    def forward(self) -> None:
-        stride = self.layer.stride
-        with torch.autocast("cpu", enabled=False):      # others read 32-bit floats
-            self.out.tensor = torch.conv2d(self._window(self.source), self.weight, self.bias, stride).contiguous()
-
-    def backward(self) -> None:
-        s = self.layer.stride
-        into, weight, bias = torch.ops.aten.convolution_backward(
-            self.gradient.picture(), self._window(self.source), self.weight, [self.weight.shape[0]], [s, s], [0, 0],
-            [1, 1], False, [0, 0], 1, [self.needed, True, self.bias is not None])
-        self.weight_gradient.copy_(weight)
-        if self.bias is not None:
-            self.program.gradient[self.program.packed.slices[self.layer.bias]] = bias
-        if self.needed and self.takes:
-            self.into.tensor = into.contiguous()
-        elif self.needed:
-            window = self._window(self.into)
-            if self.add:
-                window += into
-            else:
-                if self.into.first and not self.layer.taps // 2:
-                    self.into.tensor.zero_()
-                window.copy_(into)
-        self.out.tensor = None      # read by the batch norm behind it, on the way back too

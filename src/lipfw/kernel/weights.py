@@ -16,8 +16,9 @@ _MOST = 2 ** 31 - 1     # offsets are 32-bit
 class CWeights(ctypes.Structure):
     """`Weights` of kernels.cpp."""
 
-    _fields_ = [("rows", ctypes.c_int32), ("blocks", ctypes.c_int32), ("start", ctypes.c_void_p),
-                ("of_row", ctypes.c_void_p), ("offset", ctypes.c_void_p), ("value", ctypes.c_void_p)]
+    _fields_ = [("rows", ctypes.c_int32), ("pairs", ctypes.c_int32), ("blocks", ctypes.c_int32),
+                ("run", ctypes.c_void_p), ("of_pair", ctypes.c_void_p), ("offset", ctypes.c_void_p),
+                ("value", ctypes.c_void_p)]
 
 
 def planes_in_block(count: int, rows: int, planes: int, tile: int, span: int) -> int:
@@ -31,22 +32,35 @@ def planes_in_block(count: int, rows: int, planes: int, tile: int, span: int) ->
 
 
 class Blocks:
-    """Weights sorted by (block of input planes, row, plane): where those of each block and row begin.
+    """Weights sorted by (block of input planes, pair of rows), as the kernels read them.
 
-    `order` is the order that sorts them, ties as they come.
+    In a block and pair first come those that both rows have at the same `plane` and `place` (a number for the
+    displacement), two by two, then the first row's own, then the second's. `order` sorts them; of the sorted ones,
+    `lead` marks those with an offset of their own: all but the second of two.
     """
 
-    def __init__(self, row: np.ndarray, plane: np.ndarray, rows: int, planes: int, block: int):
-        self.rows, self.blocks = rows, -(-planes // block)
-        self.order = np.lexsort((plane, row, plane // block))
-        key = (plane // block * rows + row)[self.order]
-        self.start = np.searchsorted(key, np.arange(self.blocks * rows + 1)).astype(np.int32)
-        self.of_row = np.bincount(row, minlength=rows).astype(np.int32)
+    def __init__(self, row: np.ndarray, plane: np.ndarray, place: np.ndarray, rows: int, planes: int, block: int):
+        self.rows, self.pairs, self.blocks = rows, -(-rows // 2), -(-planes // block)
+        order = np.lexsort((row, place, plane, row // 2, plane // block))
+        keys = np.stack([row // 2, plane, place])[:, order]
+        twin = np.zeros(len(row) + 1, bool)
+        twin[1:-1] = (keys[:, 1:] == keys[:, :-1]).all(0)
+        kind = np.where(twin[1:] | twin[:-1], 0, 1 + row[order] % 2)     # both, first, second
+        cell = plane[order] // block * self.pairs + row[order] // 2
+        stable = np.lexsort((kind, cell))
+        self.order, self.lead = order[stable], ~twin[:-1][stable]
+        counts = np.bincount(cell * 3 + kind, minlength=self.blocks * self.pairs * 3).reshape(-1, 3)
+        counts[:, 0] //= 2
+        run = np.zeros((len(counts), 5), np.int32)
+        run[1:, 0] = counts.sum(1).cumsum()[:-1]
+        run[1:, 1] = (counts @ (2, 1, 1)).cumsum()[:-1]
+        run[:, 2:] = counts
+        self.run, self.of_pair = run, np.bincount(row // 2, minlength=self.pairs).astype(np.int32)
 
     def c(self, offset: np.ndarray, value: int) -> CWeights:
-        """Return what the kernels take, for the sorted weights' offsets and the address of their values."""
-        return CWeights(self.rows, self.blocks, self.start.ctypes.data, self.of_row.ctypes.data, offset.ctypes.data,
-                        value)
+        """Return what the kernels take, for the offsets of the leads and the address of the sorted weights' values."""
+        return CWeights(self.rows, self.pairs, self.blocks, self.run.ctypes.data, self.of_pair.ctypes.data,
+                        offset.ctypes.data, value)
 
 
 class Taps:
@@ -67,11 +81,13 @@ class Taps:
         else:
             self.planes, plane = layer.source.channels, channel
         rows, span = layer.out.channels, (layer.taps - 1) // layer.stride * (layer.source.width + 3)
-        self.forward = Blocks(row, plane, rows, self.planes, planes_in_block(len(row), rows, self.planes, tile, span))
+        place = down * layer.taps + right
+        self.forward = Blocks(row, plane, place, rows, self.planes,
+                              planes_in_block(len(row), rows, self.planes, tile, span))
         order = self.forward.order
         self.position = np.flatnonzero(live)[order]
         self.row, self.plane, self.down, self.right = (a[order] for a in (row, plane, down, right))
-        self.backward = Blocks(self.plane, self.row, self.planes, rows,
+        self.backward = Blocks(self.plane, self.row, place[order], self.planes, rows,
                                planes_in_block(len(row), self.planes, rows, tile, span))
 
     def shift(self, pitch: int) -> np.ndarray:

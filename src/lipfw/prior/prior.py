@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from lipfw.errors import number, whole
-from lipfw.streams import stream
+from lipfw.streams import stream, stream_seed
 
 
 class Prior(nn.Module):
@@ -16,8 +16,11 @@ class Prior(nn.Module):
     size makes more than is asked for, and what is cut off meets no loss.
 
     `shapes` are (C, H, W) of the pictures, `codes` their (1, c, h, w) inputs, `jitter` the standard deviation of the
-    Gaussian noise added to the code at each step. `architecture` tells which network it is, for tickets.
+    Gaussian noise added to the code at each step. `architecture` tells which network it is, for tickets. With
+    `bf16` set the network computes in bfloat16, its weights and its output staying float32.
     """
+
+    bf16 = False
 
     def __init__(self, network: nn.Module, codes: Sequence[Tensor], shapes: Sequence[tuple[int, int, int]], *,
                  jitter: float = 0.0, seed: int = 0, architecture: Mapping | None = None):
@@ -30,17 +33,22 @@ class Prior(nn.Module):
         for i, code in enumerate(codes):        # derived from the seed: no need to store them in checkpoints
             self.register_buffer(f"code{i}", code, persistent=False)
 
-    def code(self, index: int = 0, step: int | None = None) -> Tensor:
-        """Return the code of a picture, with the jitter of an optimisation step if one is named."""
+    def code(self, index: int = 0, noise: int | torch.Generator | None = None) -> Tensor:
+        """Return the code of a picture, with jitter if `noise` is an optimisation step or a generator to draw from."""
         z = getattr(self, f"code{index}")
-        if step is None or not self.jitter:
+        if noise is None or not self.jitter:
             return z
-        noise = torch.empty_like(z).normal_(generator=stream(self.seed, f"jitter {index}", step, z.device))
-        return torch.add(z, noise, alpha=self.jitter)
+        if not isinstance(noise, torch.Generator):
+            noise = torch.Generator(z.device).manual_seed(self.jitter_seed(index, noise))
+        return torch.add(z, torch.empty_like(z).normal_(generator=noise), alpha=self.jitter)
 
-    def forward(self, index: int = 0, step: int | None = None) -> Tensor:
-        """Return the picture (1, C, H, W) in (0, 1) that the network makes of a code."""
-        return self.squash(self.network(self.code(index, step)), index)
+    def jitter_seed(self, index: int, step: int) -> int:
+        """Return what a generator is seeded with to draw the jitter of a picture at an optimisation step."""
+        return stream_seed(self.seed, f"jitter {index}", step)
+
+    def forward(self, index: int = 0, noise: int | torch.Generator | None = None) -> Tensor:
+        """Return the picture (1, C, H, W) in (0, 1) that the network makes of a code; `noise` as in `code`."""
+        return self.squash(self.unsquashed(self.code(index, noise)), index)
 
     def squash(self, output: Tensor, index: int = 0) -> Tensor:
         """Return the picture of a network's output: through the sigmoid, and cut."""
@@ -48,6 +56,15 @@ class Prior(nn.Module):
         _, h, w = self.shapes[index]
         top, left = (picture.shape[2] - h) // 2, (picture.shape[3] - w) // 2
         return picture[:, :, top:top + h, left:left + w]
+
+    def unsquashed(self, code: Tensor) -> Tensor:
+        """Return what the network makes of a code, in float32."""
+        if not self.bf16:
+            return self.network(code)
+        with torch.autocast(code.device.type, torch.bfloat16):
+            # channels last suits bfloat16 convolutions; the code is made contiguous, where noise is drawn fast
+            made = self.network(code.contiguous(memory_format=torch.channels_last))
+        return made.float().contiguous()    # a sigmoid of bfloat16 would give pictures of 8 bits
 
     def unknowns(self) -> list[nn.Parameter]:
         """Return what the fit may change: the network's weights."""
