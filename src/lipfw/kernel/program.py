@@ -102,6 +102,7 @@ class Program:
         self.output_gradient = self.steps[-1].take_gradient()
         for step in reversed(self.steps):
             step.plan_backward()
+        del self.taps
 
     def step_of(self, m: Map) -> "ConvStep | NormStep":
         """Return the step that makes a map."""
@@ -164,8 +165,8 @@ class ConvStep:
         self.shift = taps.shift(columns)
         self.bias = program.address(layer.bias) if not out.readers else None    # batch norm takes it away again
         lead = taps.forward.lead
-        self.offset = offsets(taps.plane[lead], self.input.stride, self.shift[lead])
-        self.weights = taps.forward.c(self.offset, program.address(layer.weight))
+        offset = offsets(taps.plane[lead], self.input.stride, self.shift[lead])
+        self.weights = taps.forward.c(offset, program.address(layer.weight))
 
     def take_gradient(self) -> Planes:
         """Return planes for the gradient of what this makes: zeros around the pixels, as far as taps reach."""
@@ -186,12 +187,13 @@ class ConvStep:
             order = taps.backward.order
             self.order = order.astype(np.int32)
             lead = order[taps.backward.lead]
-            self.back_offset = offsets(taps.row[lead], g.stride, g.first - self.shift[lead])
+            offset = offsets(taps.row[lead], g.stride, g.first - self.shift[lead])
             self.values = torch.empty(len(order))
-            self.back_weights = taps.backward.c(self.back_offset, self.values.data_ptr())
+            self.back_weights = taps.backward.c(offset, self.values.data_ptr())
             if self.split:
                 memory.give_back(self.input_gradient)
         memory.give_back(g)
+        del self.taps, self.shift       # large, and needed no more
 
     def forward(self) -> None:
         if self.split:

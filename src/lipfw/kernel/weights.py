@@ -60,8 +60,10 @@ class Blocks:
 
     def c(self, offset: np.ndarray, value: int) -> CWeights:
         """Return what the kernels take, for the offsets of the leads and the address of the sorted weights' values."""
-        return CWeights(self.rows, self.pairs, self.blocks, self.run.ctypes.data, self.of_pair.ctypes.data,
-                        offset.ctypes.data, value)
+        c = CWeights(self.rows, self.pairs, self.blocks, self.run.ctypes.data, self.of_pair.ctypes.data,
+                     offset.ctypes.data, value)
+        c.arrays = self.run, self.of_pair, offset       # alive as long as it is
+        return c
 
 
 class Taps:
