@@ -2,5 +2,6 @@
 
 One file a question: `step`, `sparse`, `imp`, `throughput`, `memory`, `peak`, `imports`, `overhead`. Each has
 `measure(setting)`, which yields rows; what they share lies in `contenders` (who runs), `worker` (in a process of its
-own), `timing` (in turns), `masks` (tickets that were really found) and `page`. `plain_dip` compares quality, by itself.
+own), `timing` (in turns), `masks` (tickets that were really found) and `page`. `plain_dip` and `agree` compare quality,
+by themselves.
 """

@@ -19,9 +19,10 @@ from lipfw.ticket import Ticket
 
 def runs_in(folder: Path) -> dict[int, Path]:
     """Return the finished runs of a folder by seed."""
-    found = {json.loads(p.read_text())["config"]["seed"]: p.parent for p in sorted(folder.glob("*/result.json"))}
-    if not found:
-        raise SystemExit(f"{folder} holds no finished run")
+    runs = [(json.loads(p.read_text()), p.parent) for p in sorted(folder.glob("*/result.json"))]
+    found = {result["config"]["seed"]: path for result, path in runs if (path / "tickets").is_dir()}
+    if not found or len(found) < len(runs):
+        raise SystemExit(f"{folder} must hold finished runs with tickets that differ by their seed alone")
     return found
 
 
@@ -39,7 +40,11 @@ def main() -> None:
     args = parser.parse_args()
     sides = [runs_in(args.first), runs_in(args.second)]
     seeds = sorted(sides[0].keys() & sides[1].keys())
+    if not seeds:
+        raise SystemExit(f"{args.first} and {args.second} have no seed in common")
     results = [[json.loads((side[s] / "result.json").read_text()) for s in seeds] for side in sides]
+    if len({len(result["rounds"]) for side in results for result in side}) > 1:
+        raise SystemExit("the runs have different numbers of rounds")
     names = [args.first.name, args.second.name]
     print(f"| round | sparsity | {names[0]}, s | {names[1]}, s | {names[0]}, peak PSNR | {names[1]}, peak PSNR | "
           "overlap | of random masks |\n" + "|---" * 8 + "|")
@@ -57,7 +62,7 @@ def main() -> None:
                   for a, b in zip(x["rounds"], y["rounds"], strict=True)]
     print(f"\n{len(seeds)} seeds; {names[0]} {total[0]:.0f} s a run, {names[1]} {total[1]:.0f} s, ratio "
           f"{total[1] / total[0]:.2f}; difference of the peaks over all rounds and seeds "
-          f"{statistics.mean(difference):+.3f} dB, standard deviation {statistics.stdev(difference):.3f} dB")
+          f"{statistics.mean(difference):+.3f} dB, largest {max(map(abs, difference)):.3f} dB")
 
 
 def _spread(values: list[float]) -> str:

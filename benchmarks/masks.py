@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.command import TINY, lipfw
 from benchmarks.setting import Setting
-from lipfw.mask import Mask, keep_top
+from lipfw.mask import keep_top
 from lipfw.ticket import Ticket
 
 ROUNDS = {0: 0, 59: 4, 79: 7, 89: 10, 95: 13, 97: 16, 98: 18}     # sparsity in per cent: round, at 20 % a round
@@ -31,5 +31,5 @@ def random(like: Path, folder: Path) -> Path:
     scores = {name: torch.rand(kept.shape, generator=generator) for name, kept in mask.items()}
     path = folder / f"random_{like.stem}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
-    Ticket(Mask(keep_top(scores, mask.count))).save(path)
+    Ticket(keep_top(scores, mask.count)).save(path)
     return path

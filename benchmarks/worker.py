@@ -26,6 +26,8 @@ class Worker:
     def __init__(self, spec: Spec, threads: int):
         command = [sys.executable, "-m", "benchmarks.worker"]
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        if spec.name in LIPFW:
+            environment.setdefault("GOMP_SPINCOUNT", "1000")    # as the command line does
         self.process = subprocess.Popen(command, cwd=ROOT, env=environment, text=True, stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE)
         try:

@@ -21,7 +21,7 @@ from lipfw.run import run
 from lipfw.streams import global_stream
 
 TINY = ["trainer=smoke", "trainer.progress=false", "logger=none", "fit.steps=8", "fit.log_every=2", "image.size=16",
-        "prior.channels=4", "prior.depth=2", "fit.kernel=dense", "pruner=imp", "pruner.rounds=2"]
+        "prior.channels=4", "prior.depth=2", "pruner=imp", "pruner.rounds=2"]
 
 
 def config(*overrides):

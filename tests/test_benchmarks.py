@@ -84,3 +84,17 @@ def test_the_published_network_takes_the_mask_of_lipfw():
     mask.apply(network)
     x = torch.rand(1, 32, 32, 32)
     torch.testing.assert_close(masked(x), network(x).sigmoid(), rtol=0, atol=1e-5)
+
+
+def test_tickets_of_two_kernels_are_compared(tmp_path):
+    """Seed by seed: a run with itself overlaps wholly and differs by nothing."""
+    tiny = ["pruner=imp", "pruner.rounds=1", "trainer=smoke", "logger=none", f"out={tmp_path}", "name=a"]
+    for module, words in (("lipfw", [*tiny, "-m", "seed=0..1"]), ("benchmarks.agree", [tmp_path / "a", tmp_path / "a"])):
+        done = subprocess.run([sys.executable, "-m", module, *map(str, words)], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    rows = [line.split("|") for line in done.stdout.splitlines() if line.startswith("| 1 |")]
+    assert len(rows) == 1 and float(rows[0][7]) == 1.0 and float(rows[0][8]) == pytest.approx(0.667, abs=1e-3)
+    assert "2 seeds" in done.stdout and "+0.000 dB, largest 0.000 dB" in done.stdout
+    nothing = subprocess.run([sys.executable, "-m", "benchmarks.agree", str(tmp_path), str(tmp_path)], cwd=ROOT,
+                             capture_output=True, text=True)
+    assert nothing.returncode and "must hold finished runs" in nothing.stderr

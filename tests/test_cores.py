@@ -81,6 +81,24 @@ def test_a_launchers_number_above_the_cores_is_told(monkeypatch):
         assert threads == 8 and remark.startswith("OMP_NUM_THREADS=8, but there are 4 cores")
 
 
+def test_fits_side_by_side_share_the_cores(monkeypatch):
+    for fits, threads in ((2, 2), (3, 1), (4, 1)):
+        with claim(None, fits) as given:
+            assert given == (threads, "")
+    with claim(None, 5) as (threads, remark):
+        assert threads == 1 and remark.startswith("1 thread for each of 5 fits, but there are 4 cores")
+    with claim(2, 2) as given:
+        assert given == (2, "")
+        with claim(None) as (_, remark):
+            assert remark.startswith("none of 4 cores is free")
+    with claim(2, 3) as (threads, remark):
+        assert threads == 2 and remark.startswith("trainer.threads=2 for each of 3 fits, but there are 4 cores")
+        assert remark.endswith("use fit.batch_seeds=4 or less")
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    with claim(None, 3) as given:
+        assert given == (1, "")
+
+
 def test_a_folder_that_others_could_lock_is_not_used(machine):
     folder = machine / f"lipfw-cores-{os.geteuid()}"
     folder.mkdir()

@@ -65,7 +65,7 @@ def test_the_wheel_runs_anywhere(tmp_path):
                                         check=True, capture_output=True, text=True).stdout
     if COMPILER and sys.platform != "win32":
         assert "-none-any" not in wheel.name
-        code = "from lipfw.kernel.library import load; library = load(); print(library.lipfw_abi(), library._name)"
+        code = "from lipfw.kernel.library import load; library = load(); print(library.lipfw_tile(), library._name)"
         cache = tmp_path / "cache"
         out = subprocess.run([python, "-c", code], cwd=tmp_path / "empty", check=True, capture_output=True, text=True,
                              env={"PATH": "", "XDG_CACHE_HOME": str(cache)}).stdout

@@ -12,7 +12,7 @@ import torch
 from lipfw.kernel import build, library
 from lipfw.kernel.library import Unavailable
 
-LOAD = "from lipfw.kernel import library\nassert library.load().lipfw_abi() > 0\nprint(library.compiled_now)\n"
+LOAD = "from lipfw.kernel import library\nassert library.load().lipfw_tile() > 0\nprint(library.compiled_now)\n"
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kernels are tried on Linux")
 needs_compiler = pytest.mark.skipif(not any(map(build.shutil.which, ("c++", "g++", "clang++"))), reason="no compiler")
 
@@ -30,7 +30,7 @@ def cache(tmp_path, monkeypatch) -> Path:
 def load():
     """Load as a fresh process would; gives whether it had to compile."""
     library.compiled_now = False
-    assert library.load.__wrapped__().lipfw_abi() > 0
+    assert library.load().lipfw_tile() > 0
     return library.compiled_now
 
 

@@ -6,7 +6,6 @@ import torch
 from rich.console import Console
 
 from lipfw.fit.checkpoint import Checkpoint
-from lipfw.fit.eager import Eager
 from lipfw.fit.estimate import seconds_a_step, seconds_of_rounds
 from lipfw.fit.progress import FitProgress, spoken
 from lipfw.fit.rounds import IterativePruning
@@ -52,7 +51,7 @@ def test_the_estimate_knows_what_is_done(make, tmp_path):
 
 
 def test_long_runs_name_the_options_that_shorten_them(make, tmp_path, monkeypatch):
-    monkeypatch.setattr("lipfw.fit.progress.seconds_of_rounds", lambda module, d: ([500.0] * len(d), Eager))
+    monkeypatch.setattr("lipfw.fit.progress.seconds_of_rounds", lambda module, d: ([500.0] * len(d), None))
     out = io.StringIO()
     fit(make(), Console(file=out, width=80), tmp_path)
     assert "about 3 h 20 min" in out.getvalue() and "image.size=" in out.getvalue()
@@ -69,20 +68,21 @@ def test_measuring_leaves_the_fit_untouched(make):
 def test_sparser_rounds_take_less_time_in_the_estimate(make, monkeypatch):
     """Measured at both ends, a straight line between."""
     times = {1.0: 10.0, 0.1: 1.0}
-    monkeypatch.setattr("lipfw.fit.estimate.seconds_a_step", lambda module, density: (times[density], density))
-    seconds, first = seconds_of_rounds(make(), [1.0, 0.8, 0.55, 0.1])
-    assert seconds == pytest.approx([10, 8, 5.5, 1]) and first == 1.0
+    monkeypatch.setattr("lipfw.fit.estimate.seconds_a_step",
+                        lambda module, density: (times[density], "a reason" if density < 1 else None))
+    seconds, note = seconds_of_rounds(make(), [1.0, 0.8, 0.55, 0.1])
+    assert seconds == pytest.approx([10, 8, 5.5, 1]) and note == "a reason"
     assert seconds_of_rounds(make(), [1.0])[0] == [10.0]
 
 
 def test_the_reason_for_slow_steps_is_told_once(make, tmp_path, monkeypatch):
-    from lipfw.fit import sparse
+    from lipfw.fit import stepping
     from lipfw.kernel.library import Unavailable
 
     def missing():
         raise Unavailable("no C++ compiler is found")
 
-    monkeypatch.setattr(sparse, "library", missing)
+    monkeypatch.setattr(stepping, "library", missing)
     out = io.StringIO()
     fit(make(kernel="auto"), Console(file=out, width=80), tmp_path)
     assert out.getvalue().count("torch does all the work: no C++ compiler is found") == 1

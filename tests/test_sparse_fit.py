@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lipfw.errors import InputError
-from lipfw.fit import sparse as sparse_module
+from lipfw.fit import stepping
 from lipfw.fit.checkpoint import Checkpoint
 from lipfw.fit.eager import Eager
 from lipfw.fit.sparse import Sparse
@@ -29,6 +29,12 @@ def kernels():
         library()
     except Unavailable as e:
         pytest.skip(f"no kernel library: {e}")
+
+
+@pytest.fixture(autouse=True)
+def always_faster(monkeypatch):
+    """Whatever the processor, `auto` takes the kernels."""
+    monkeypatch.setattr(stepping, "BREAK_EVEN", (1.0, 1.0, 1.0))
 
 
 @pytest.fixture
@@ -316,11 +322,47 @@ def test_a_network_that_is_not_understood(make):
         make_stepper(module, module.configure_optimizers(), None, "sparse")
 
 
+@pytest.mark.parametrize("density, kept", [(1.0, Eager), (0.6, Eager), (0.4, Sparse)])
+def test_auto_changes_at_the_break_even_of_the_processor(make, monkeypatch, density, kept):
+    limits = [1.0, 1.0, 1.0]
+    limits[library().lipfw_isa()] = 0.5
+    monkeypatch.setattr(stepping, "BREAK_EVEN", limits)
+    module = make()
+    mask, optimizer = start(module, density)
+    stepper = make_stepper(module, optimizer, mask, "auto")
+    assert type(stepper) is kept and stepper.note is None
+    assert type(make_stepper(module, optimizer, mask, "sparse")) is Sparse
+
+
+def test_bf16_is_left_to_torch(make):
+    """At every density: a run does not change its precision midway."""
+    module = make(precision="bf16")
+    mask, optimizer = start(module, 0.05)
+    assert type(make_stepper(module, optimizer, mask, "auto")) is Eager
+
+
+def test_kernels_on_one_core_are_not_taken_where_torch_has_more(make, monkeypatch):
+    class OneCore:
+        def lipfw_parallel(self):
+            return 0
+
+    monkeypatch.setattr(stepping, "library", OneCore)
+    module = make()
+    mask, optimizer = start(module, 0.05)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        stepper = make_stepper(module, optimizer, mask, "auto")
+    finally:
+        torch.set_num_threads(before)
+    assert type(stepper) is Eager and "without OpenMP" in stepper.note
+
+
 def test_no_library(make, monkeypatch):
     def none():
         raise Unavailable("no compiler")
 
-    monkeypatch.setattr(sparse_module, "library", none)
+    monkeypatch.setattr(stepping, "library", none)
     module = make()
     stepper = make_stepper(module, module.configure_optimizers(), None, "auto")
     assert type(stepper) is Eager and "no compiler" in stepper.note

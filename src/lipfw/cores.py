@@ -28,27 +28,29 @@ def wait_briefly() -> None:
 
 
 @contextlib.contextmanager
-def claim(asked: int | None) -> Iterator[tuple[int, str]]:
-    """Hold cores inside the block; gives the number of threads to use, and a line to tell the user or "".
+def claim(asked: int | None, fits: int = 1) -> Iterator[tuple[int, str]]:
+    """Hold cores inside the block; gives the number of threads for each of the fits, and a line to tell the user or "".
 
-    `asked` (trainer.threads) is used exactly as it stands; if it is None, so is OMP_NUM_THREADS, which launchers set;
-    without either it is all cores that no other run holds, one at least.
+    `asked` (trainer.threads) is used exactly as it stands, for each fit. If it is None, the fits share OMP_NUM_THREADS,
+    which launchers set; without either, all cores that no other run holds; one thread each at least.
     """
-    cores = usable_cores()
-    source, wanted = ("trainer.threads", asked) if asked is not None else ("OMP_NUM_THREADS", _from_launcher())
+    cores, launched = usable_cores(), _from_launcher() if asked is None else None
+    total = asked * fits if asked is not None else launched
     with contextlib.ExitStack() as held:
-        mine = _hold(cores, min(wanted or len(cores), len(cores)), held)
+        mine = _hold(cores, min(total or len(cores), len(cores)), held)
+        threads = asked or max((launched or mine) // fits, 1)
         there = f"{len(cores)} core{'s' * (len(cores) > 1)}"
-        if wanted is None:
-            threads = max(mine, 1)
-            remark = "" if mine == len(cores) else (
-                f"{mine} of {there}: another run is using the others" if mine else
-                f"none of {there} is free: 1 thread beside the other runs; trainer.threads= for each shares them out")
+        if total is None and mine < len(cores):
+            remark = (f"{mine} of {there}: another run is using the others" if mine else f"none of {there} is free: 1 "
+                      "thread beside the other runs; trainer.threads= for each shares them out")
+        elif threads * fits > len(cores):
+            source = f"trainer.threads={asked}" if asked else f"OMP_NUM_THREADS={launched}" if launched else "1 thread"
+            each = f" for each of {fits} fits" if fits > 1 else ""
+            remedy = f"trainer.threads={len(cores)} or less" if fits == 1 else f"fit.batch_seeds={len(cores)} or less"
+            remark = (f"{source}{each}, but there {'are' if len(cores) > 1 else 'is'} {there}: threads that wait for a "
+                      f"core make a fit several times slower; use {remedy}")
         else:
-            threads = wanted
-            remark = "" if wanted <= len(cores) else (
-                f"{source}={wanted}, but there {'are' if len(cores) > 1 else 'is'} {there}: threads that wait for a "
-                f"core make a fit several times slower; use {source}={len(cores)} or less")
+            remark = ""
         yield threads, remark
 
 

@@ -91,8 +91,8 @@ def _threads(cfg: DictConfig, console: Console, fits: int = 1) -> Iterator[None]
             torch.set_num_threads(asked)
         yield
         return
-    with claim(asked) as (threads, remark):
-        torch.set_num_threads(threads if asked is not None else max(threads // fits, 1))
+    with claim(asked, fits) as (threads, remark):
+        torch.set_num_threads(threads)
         if remark:
             console.print(remark, highlight=False, soft_wrap=True)
         yield
@@ -135,7 +135,8 @@ def _fit(cfg: DictConfig, folder: Path, console: Console, command: str | None, s
              "seed": str(cfg.seed), "task": cfg.task._target_, "image": ", ".join(p.name for p in pictures),
              "run": folder.name}
     recorder = Recorder(folder, pruning, pictures, about)
-    callbacks = [pruning, recorder, *([] if console.quiet else [FitProgress(pruning, console)]),
+    # the recorder's clock starts after the estimate, and a checkpoint counts on what the recorder has written
+    callbacks = [pruning, *([] if console.quiet else [FitProgress(pruning, console)]), recorder,
                  Checkpoint(folder / "checkpoint.ckpt", cfg.trainer.checkpoint_seconds)]
     if side is not None:
         module.after_step.append(side.check)

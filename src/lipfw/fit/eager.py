@@ -23,7 +23,7 @@ class Objective(Protocol):
 class Eager:
     """The step in torch's own operators, on any device: what the others are measured against."""
 
-    name = "dense"
+    name = "dense"              # what the records of a round say
     note: str | None = None     # why it is not a faster one
 
     def __init__(self, fit: Objective, optimizer: torch.optim.Adam, mask: Mask | None):

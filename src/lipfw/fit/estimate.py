@@ -6,15 +6,17 @@ from types import SimpleNamespace
 
 import torch
 
-from lipfw.fit.eager import Eager
 from lipfw.fit.restoration import Restoration
 from lipfw.fit.stepping import make_stepper
 from lipfw.mask import keep_top, prunable
 from lipfw.streams import stream
 
 
-def seconds_a_step(module: Restoration, density: float = 1.0, steps: int = 2) -> tuple[float, Eager]:
-    """Return the time of an optimisation step that keeps a fraction of the weights at random, and what did it."""
+def seconds_a_step(module: Restoration, density: float = 1.0, steps: int = 2) -> tuple[float, str | None]:
+    """Return the time of an optimisation step that keeps a fraction of the weights at random, and its stepper's note.
+
+    On a GPU it is that of the eager step: more than a replayed graph takes.
+    """
     fit = SimpleNamespace(prior=copy.deepcopy(module.prior), problems=module.problems, loss=module.loss,
                           follow=lambda outputs, loss: None)
     weights, mask = prunable(fit.prior.network), None
@@ -34,17 +36,17 @@ def seconds_a_step(module: Restoration, density: float = 1.0, steps: int = 2) ->
         return time.perf_counter() - started
 
     one()       # the first step pays for memory and kernels
-    return min(one() for _ in range(steps)), stepper
+    return min(one() for _ in range(steps)), stepper.note
 
 
-def seconds_of_rounds(module: Restoration, densities: Sequence[float]) -> tuple[list[float], Eager]:
-    """Return the time of a step in each round to come, by its density, and what does the first round's.
+def seconds_of_rounds(module: Restoration, densities: Sequence[float]) -> tuple[list[float], str | None]:
+    """Return the time of a step in each round to come, by its density, and why it is not less, if there is a reason.
 
     The densest and the sparsest are measured; those between lie on a straight line.
     """
-    most, stepper = seconds_a_step(module, max(densities))
+    most, note = seconds_a_step(module, max(densities))
     if min(densities) == max(densities):
-        return [most] * len(densities), stepper
-    least, _ = seconds_a_step(module, min(densities))
+        return [most] * len(densities), note
+    least, other = seconds_a_step(module, min(densities))
     slope = (most - least) / (max(densities) - min(densities))
-    return [least + slope * (d - min(densities)) for d in densities], stepper
+    return [least + slope * (d - min(densities)) for d in densities], note or other

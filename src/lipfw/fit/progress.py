@@ -8,6 +8,7 @@ from rich.text import Text
 from lipfw.fit.estimate import seconds_of_rounds
 from lipfw.fit.restoration import Restoration
 from lipfw.fit.rounds import IterativePruning
+from lipfw.kernel import library as kernel_library
 
 
 def spoken(seconds: float) -> str:
@@ -37,7 +38,8 @@ class FitProgress(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, module: Restoration) -> None:
         # not in on_fit_start: there a resumed run does not know its round yet
         densities = self.pruning.schedule.densities[trainer.current_epoch:]
-        seconds, stepper = seconds_of_rounds(module, densities)
+        compiled = kernel_library.compiled_now
+        seconds, note = seconds_of_rounds(module, densities)
         rounds, done = len(densities), module.step % module.steps
         total = sum(seconds) * module.steps - seconds[0] * done
         kind = module.device.type
@@ -45,8 +47,10 @@ class FitProgress(pl.Callback):
         span = f"{seconds[0]:.3g} s" if seconds[-1] == seconds[0] else f"{seconds[0]:.3g} to {seconds[-1]:.3g} s"
         line = (f"about {spoken(total)}: {rounds} round{'s' * (rounds > 1)} of {module.steps:,} steps, {span} a step "
                 f"on this {where}")
-        if stepper.note:
-            line += f"\n  {stepper.note}"
+        if note:
+            line += f"\n  {note}"
+        if kernel_library.compiled_now and not compiled:
+            line += "\n  the kernels for this processor were compiled, once and for all runs"
         if total > self.LONG and module.device.type == "cpu":
             line += "\n  shorter with image.size=128, fit.steps=, pruner.rounds=, prior.channels=32, or on a GPU"
         self.console.print(line, highlight=False, soft_wrap=True)

@@ -14,7 +14,9 @@ class Sparse(Eager):
     Raises Unavailable without a kernel library, Unsupported for a network that the kernels don't know.
 
     The same step as `Eager` up to rounding. Where a weight has no effect, its gradient is exactly zero here and
-    rounding noise there, which Adam turns into steps: biases before batch norm, weights that nothing reads.
+    rounding noise there, which Adam turns into steps: biases before batch norm, weights that nothing reads or that read
+    a constant. And a constant channel sits on the kink of its activation while its shift is 0, at the first step:
+    rounding decides on which side of it torch sees the channel.
     """
 
     name = "sparse"

@@ -19,7 +19,6 @@ KERNELS = ("auto", "dense", "sparse")
 # The kept fraction up to which the sparse kernels are faster than torch's own: measured with the hourglass at 64 pixels
 # on one core, for portable code, AVX2 (torch too kept to it) and AVX-512.
 BREAK_EVEN = (0.3, 0.65, 1.0)
-BREAK_EVEN_BF16 = 0.4       # and than torch's in bfloat16, on a processor that has it
 
 
 def check_kernel(kernel: str, device: str) -> None:
@@ -31,8 +30,8 @@ def check_kernel(kernel: str, device: str) -> None:
 def make_stepper(fit: Objective, optimizer: torch.optim.Adam, mask: Mask | None, kernel: str) -> Eager:
     """Return what does the steps of a round, for a mask (None: dense) and the option fit.kernel: auto, dense or sparse.
 
-    On a CPU `auto` takes the sparse kernels, which compute in float32, for masks at which they are faster, and says in
-    `note` why they can't be had; on a GPU it takes a CUDA graph. Raises InputError for a kernel that can't be had.
+    On a CPU `auto` takes the sparse kernels for masks at which they are faster, and says in `note` why they can't be
+    had; on a GPU it takes a CUDA graph. Raises InputError for a kernel that can't be had.
     """
     if mask is not None:
         _forget(optimizer, fit.prior.network, mask)
@@ -40,11 +39,10 @@ def make_stepper(fit: Objective, optimizer: torch.optim.Adam, mask: Mask | None,
     check_kernel(kernel, device)
     if device == "cuda" and kernel == "auto":
         return Graphed(fit, optimizer, mask)
-    if device != "cpu" or kernel == "dense":
+    if device != "cpu" or kernel == "dense" or fit.prior.bf16:      # the sparse kernels compute in float32
         return Eager(fit, optimizer, mask)
     try:
-        limit = min(BREAK_EVEN[library().lipfw_isa()], BREAK_EVEN_BF16 if fit.prior.bf16 else 1.0)
-        if kernel == "auto" and (mask.density if mask is not None else 1.0) > limit:
+        if kernel == "auto" and (mask.density if mask is not None else 1.0) > _break_even():
             return Eager(fit, optimizer, mask)
         return Sparse(fit, optimizer, mask)
     except (Unavailable, Unsupported) as e:
@@ -54,6 +52,14 @@ def make_stepper(fit: Objective, optimizer: torch.optim.Adam, mask: Mask | None,
         stepper = Eager(fit, optimizer, mask)
         stepper.note = f"torch does all the work: {e}"
         return stepper
+
+
+def _break_even() -> float:
+    """Return the kept fraction up to which the sparse kernels are faster here. Raises Unavailable."""
+    c = library()
+    if not c.lipfw_parallel() and torch.get_num_threads() > 1:
+        raise Unavailable("the kernels were built without OpenMP and would run on one core")
+    return BREAK_EVEN[c.lipfw_isa()]
 
 
 def _forget(optimizer: torch.optim.Adam, network: torch.nn.Module, mask: Mask) -> None:

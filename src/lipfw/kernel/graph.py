@@ -306,7 +306,7 @@ _HANDLERS = {
 _UNSEEN = {Tensor.data.__get__, Tensor.data.__set__}
 
 
-def _pair(name: str, value) -> int | str:
+def _pair(name: str, value) -> int:
     """Return the one number of a pair of equal ones."""
     pair = (value, value) if isinstance(value, (int, str)) else tuple(value)
     if len(set(pair)) != 1 or isinstance(pair[0], str):

@@ -1,4 +1,4 @@
-// Sparse convolution and fused batch norm for fitting on a CPU, behind a plain C interface: see network.py, which calls it.
+// Sparse convolution and fused batch norm for fitting on a CPU, behind a plain C interface: program.py calls it.
 //
 // No C++ library: a template of it, first used inside one of the parts below, would be compiled for that part's
 // instruction set and shared with the others.
@@ -127,13 +127,20 @@ int chosen = best();
 
 extern "C" {
 
-int lipfw_abi(void) { return 1; }
-
 // The instruction set in use: 0 portable, 1 AVX2, 2 AVX-512.
 int lipfw_isa(void) { return chosen; }
 
 // Use an instruction set, at most the best that the processor has; returns the one in use.
 int lipfw_use_isa(int isa) { return chosen = isa < 0 ? 0 : isa > best() ? best() : isa; }
+
+// Whether more than one thread can be used: 1 if the library was built with OpenMP.
+int lipfw_parallel(void) {
+#ifdef _OPENMP
+  return 1;
+#else
+  return 0;
+#endif
+}
 
 // Use a number of threads from here on, in what the calling thread starts.
 void lipfw_threads(int n) { omp_set_num_threads(n); }

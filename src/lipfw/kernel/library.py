@@ -1,6 +1,5 @@
 """The shared library of CPU kernels: the one that came with the package, one in the user's cache, or built now."""
 import ctypes
-import functools
 import os
 import platform
 import stat
@@ -14,7 +13,6 @@ from lipfw.kernel.build import BORROWED, HERE, NONE, OWN, Failed, OpenMP, Unavai
 compiled_now = False    # whether this process had to compile it, which takes seconds
 
 
-@functools.cache
 def load() -> ctypes.CDLL:
     """Return the library. Raises Unavailable with the reason, in one line, why there is none.
 

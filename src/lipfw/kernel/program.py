@@ -97,16 +97,15 @@ class Program:
         self.maps: dict[Map, Planes] = {}           # what each map holds
         self.gradients: dict[Map, Planes] = {}      # and its gradient, while that is needed
         self.code, self.pad = self.map(layers[0].source), _HALO[layers[0].source.pad]
-        self.steps = [(ConvStep if isinstance(layer, Conv) else NormStep)(self, layer) for layer in layers]
+        self.makers: dict[Map, ConvStep | NormStep] = {}
+        for layer in layers:
+            self.makers[layer.out] = (ConvStep if isinstance(layer, Conv) else NormStep)(self, layer)
+        self.steps = list(self.makers.values())
         self.output = self.maps[layers[-1].out]
         self.output_gradient = self.steps[-1].take_gradient()
         for step in reversed(self.steps):
             step.plan_backward()
         del self.taps
-
-    def step_of(self, m: Map) -> "ConvStep | NormStep":
-        """Return the step that makes a map."""
-        return next(s for s in self.steps if s.layer is m.maker)
 
     def forward(self, code: Tensor) -> Tensor:
         self.library.lipfw_threads(torch.get_num_threads())
@@ -250,15 +249,17 @@ class NormStep:
                 epsilon=layer.epsilon, before=before, after=layer.after,
                 gamma_gradient=at(program.address(layer.gamma, True)),
                 beta_gradient=at(program.address(layer.beta, True)))
+            c.arrays = used     # alive as long as it is
             self.parts.append((c, source, used, first))
             first += source.channels
+        self.norms = [c for c, _, _, _ in self.parts]
 
     def plan_backward(self) -> None:
         program, own = self.program, self.program.gradients.pop(self.layer.out)
         self.to_clear = []
         for c, source, used, first in self.parts:
             if isinstance(source.maker, Conv):
-                g, c.add = program.step_of(source).take_gradient(), 0
+                g, c.add = program.makers[source].take_gradient(), 0
             else:
                 g, c.add = program.gradient_of(source)
                 if not c.add and (source.pad or len(used) < source.channels):   # nobody here writes all of it
@@ -267,14 +268,15 @@ class NormStep:
             c.out_gradient = own.address + 4 * first * own.stride
             c.in_gradient, c.gradient_stride, c.gradient_pitch = g.address + 4 * g.first, g.stride, g.pitch
         program.memory.give_back(own, halo=bool(self.layer.out.pad))
+        del self.parts
 
     def forward(self) -> None:
-        for c, _, _, _ in self.parts:
+        for c in self.norms:
             self.program.library.lipfw_norm_forward(c)
 
     def backward(self) -> None:
         for g in self.to_clear:
             g.tensor.zero_()
-        for c, _, _, _ in self.parts:
+        for c in self.norms:
             self.program.library.lipfw_norm_backward(c)
 
