@@ -89,8 +89,9 @@ def test_the_published_network_takes_the_mask_of_lipfw():
 def test_tickets_of_two_kernels_are_compared(tmp_path):
     """Seed by seed: a run with itself overlaps wholly and differs by nothing."""
     tiny = ["pruner=imp", "pruner.rounds=1", "trainer=smoke", "logger=none", f"out={tmp_path}", "name=a"]
-    for module, words in (("lipfw", [*tiny, "-m", "seed=0..1"]), ("benchmarks.agree", [tmp_path / "a", tmp_path / "a"])):
-        done = subprocess.run([sys.executable, "-m", module, *map(str, words)], cwd=ROOT, capture_output=True, text=True)
+    runs = str(tmp_path / "a")
+    for command in (["lipfw", *tiny, "-m", "seed=0..1"], ["benchmarks.agree", runs, runs]):
+        done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     rows = [line.split("|") for line in done.stdout.splitlines() if line.startswith("| 1 |")]
     assert len(rows) == 1 and float(rows[0][7]) == 1.0 and float(rows[0][8]) == pytest.approx(0.667, abs=1e-3)
