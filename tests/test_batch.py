@@ -78,7 +78,7 @@ def test_one_that_fails_stops_no_other_and_is_done_again(alone, monkeypatch, cap
     assert list(e.value.errors) == [4]
     done = {p.parent.name for p in Path("runs/default").glob("*/result.json")}
     assert len(done) == 2 and all(f"-s{s}-" in "".join(done) for s in (3, 5))
-    lines = capsys.readouterr().out.splitlines()
+    lines = [line for line in capsys.readouterr().out.splitlines() if "for each of 3 fits" not in line]     # few cores
     assert lines and all(line.startswith(("seed 3:", "seed 4:", "seed 5:")) for line in lines)
     monkeypatch.setattr(Restoration, "record", record)
     run(config("seed=3", "fit.batch_seeds=3"))

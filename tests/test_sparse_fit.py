@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from lipfw.errors import InputError
+from lipfw.fit import sparse as sparse_module
 from lipfw.fit import stepping
 from lipfw.fit.checkpoint import Checkpoint
 from lipfw.fit.eager import Eager
@@ -362,7 +363,8 @@ def test_no_library(make, monkeypatch):
     def none():
         raise Unavailable("no compiler")
 
-    monkeypatch.setattr(stepping, "library", none)
+    for module in (stepping, sparse_module):
+        monkeypatch.setattr(module, "library", none)
     module = make()
     stepper = make_stepper(module, module.configure_optimizers(), None, "auto")
     assert type(stepper) is Eager and "no compiler" in stepper.note

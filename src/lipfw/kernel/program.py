@@ -183,11 +183,10 @@ class ConvStep:
             i = self.input
             self.input_gradient = memory.planes(i.channels, i.height, i.width, i.stride, i.pitch) if self.split \
                 else self.into
-            order = taps.backward.order
-            self.order = order.astype(np.int32)
-            lead = order[taps.backward.lead]
+            self.order = taps.backward.order
+            lead = self.order[taps.backward.lead]
             offset = offsets(taps.row[lead], g.stride, g.first - self.shift[lead])
-            self.values = torch.empty(len(order))
+            self.values = torch.empty(len(self.order))
             self.back_weights = taps.backward.c(offset, self.values.data_ptr())
             if self.split:
                 memory.give_back(self.input_gradient)

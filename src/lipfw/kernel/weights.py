@@ -36,12 +36,12 @@ class Blocks:
 
     In a block and pair first come those that both rows have at the same `plane` and `place` (a number for the
     displacement), two by two, then the first row's own, then the second's. `order` sorts them; of the sorted ones,
-    `lead` marks those with an offset of their own: all but the second of two.
+    `lead` marks those with an offset of their own: all but the second of two. Small integers: there may be millions.
     """
 
     def __init__(self, row: np.ndarray, plane: np.ndarray, place: np.ndarray, rows: int, planes: int, block: int):
         self.rows, self.pairs, self.blocks = rows, -(-rows // 2), -(-planes // block)
-        cell = plane // block * self.pairs + row // 2
+        cell = plane.astype(np.int64) // block * self.pairs + row // 2
         spot = (cell * planes + plane) * (1 + int(place.max(initial=0))) + place    # twins share a spot
         order = np.argsort(2 * spot + row % 2)
         cell, spot = cell[order], spot[order]
@@ -49,7 +49,7 @@ class Blocks:
         twin[1:-1] = spot[1:] == spot[:-1]
         kind = np.where(twin[1:] | twin[:-1], 0, 1 + row[order] % 2)     # both, first, second
         stable = np.argsort(3 * cell + kind, kind="stable")
-        self.order, self.lead = order[stable], ~twin[:-1][stable]
+        self.order, self.lead = order[stable].astype(np.int32), ~twin[:-1][stable]
         counts = np.bincount(cell * 3 + kind, minlength=self.blocks * self.pairs * 3).reshape(-1, 3)
         counts[:, 0] //= 2
         run = np.zeros((len(counts), 5), np.int32)
@@ -75,7 +75,7 @@ class Taps:
     """
 
     def __init__(self, layer: Conv, live: np.ndarray, tile: int):
-        row, channel, y, x = (a.astype(np.int64) for a in np.nonzero(live))
+        row, channel, y, x = (a.astype(np.int32) for a in np.nonzero(live))
         start = bool(layer.source.pad) - layer.taps // 2    # of a 1x1 convolution, in what others read padded
         down, right = y + start, x + start
         if layer.stride == 2:
@@ -88,7 +88,8 @@ class Taps:
         self.forward = Blocks(row, plane, place, rows, self.planes,
                               planes_in_block(len(row), rows, self.planes, tile, span))
         order = self.forward.order
-        self.position = np.flatnonzero(live)[order]
+        del self.forward.order
+        self.position = np.flatnonzero(live).astype(np.int32)[order]
         self.row, self.plane, self.down, self.right = (a[order] for a in (row, plane, down, right))
         self.backward = Blocks(self.plane, self.row, place[order], self.planes, rows,
                                planes_in_block(len(row), self.planes, rows, tile, span))
@@ -100,7 +101,7 @@ class Taps:
 
 def offsets(plane: np.ndarray, stride: int, within: np.ndarray) -> np.ndarray:
     """Return plane * stride + within as the kernels take it. Raises Unsupported where 32 bits do not suffice."""
-    offset = plane * stride + within
+    offset = plane.astype(np.int64) * stride + within
     if offset.size and int(offset.max()) > _MOST:
         raise Unsupported("the feature maps are too large")
     return np.ascontiguousarray(offset, np.int32)
