@@ -83,8 +83,8 @@ class Program:
     """Forward and backward of a network's layers for codes of one size; weights in a vector that `packed` describes.
 
     `forward(code)` returns the output (1, C, H, W), a view that the next call overwrites. `backward(gradient)` writes
-    the gradient of every unknown to `self.gradient`, a vector like the weights. `buffers` are the network's own, whose
-    running statistics are kept up.
+    the gradient of every unknown to `self.gradient`, a vector like the weights, once after each forward. `buffers` are
+    the network's own, whose running statistics are kept up.
     """
 
     def __init__(self, library: ctypes.CDLL, layers: Sequence[Conv | Norm], packed: Packed, weights: Tensor,
@@ -134,10 +134,14 @@ class Program:
         return self.maps[m]
 
     def gradient_of(self, m: Map) -> tuple[Planes, bool]:
-        """Return the planes of a map's gradient, and whether a reader before has written there."""
+        """Return the planes of a map's gradient, and whether a reader before has written there.
+
+        Where one convolution alone reads the map it is the map's own: it has done with it when it writes there.
+        """
         there = m in self.gradients
         if not there:
-            self.gradients[m] = self.memory.map(m, self.maps[m].stride)
+            alone = len(m.readers) == 1 and isinstance(m.readers[0], Conv) and m.readers[0].stride == 1
+            self.gradients[m] = self.maps[m] if alone else self.memory.map(m, self.maps[m].stride)
         return self.gradients[m], there
 
 
@@ -202,7 +206,9 @@ class ConvStep:
 
     def backward(self) -> None:
         program, library, g = self.program, self.library, self.gradient
-        if self.needed:
+        library.lipfw_weights(self.input.address, g.address + 4 * g.first, g.stride, self.weights,
+                              program.address(self.layer.weight, gradient=True), self.positions)
+        if self.needed:     # last, for this may be written where the input lies
             library.lipfw_gather(program.address(self.layer.weight), self.order.ctypes.data, self.values.data_ptr(),
                                  len(self.order))
             into = self.input_gradient
@@ -211,8 +217,6 @@ class ConvStep:
             if self.split:
                 library.lipfw_join(into.address, into.stride, self.into.address, self.into.stride,
                                    self.into.channels, *self.size, self.add)
-        library.lipfw_weights(self.input.address, g.address + 4 * g.first, g.stride, self.weights,
-                              program.address(self.layer.weight, gradient=True), self.positions)
         if self.bias is not None:
             where = program.packed.slices[self.layer.bias]
             torch.sum(g.picture(), (0, 2, 3), out=program.gradient[where])
@@ -266,7 +270,8 @@ class NormStep:
                     c.add = 1
             c.out_gradient = own.address + 4 * first * own.stride
             c.in_gradient, c.gradient_stride, c.gradient_pitch = g.address + 4 * g.first, g.stride, g.pitch
-        program.memory.give_back(own, halo=bool(self.layer.out.pad))
+        if own is not program.maps[self.layer.out]:
+            program.memory.give_back(own, halo=bool(self.layer.out.pad))
         del self.parts
 
     def forward(self) -> None:
