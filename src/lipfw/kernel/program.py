@@ -172,8 +172,15 @@ class ConvStep:
         self.weights = taps.forward.c(offset, program.address(layer.weight))
 
     def take_gradient(self) -> Planes:
-        """Return planes for the gradient of what this makes: zeros around the pixels, as far as taps reach."""
+        """Return planes for the gradient of what this makes: zeros around the pixels, as far as taps reach.
+
+        Where there is nothing around them they are those that it makes: a batch norm is done with a value when it
+        writes its gradient.
+        """
         out, front = self.layer.out, int(self.shift.max(initial=0))
+        if front == 0 and self.out.pitch == out.width and out.readers:
+            self.gradient = self.out
+            return self.gradient
         self.gradient = self.program.memory.planes(out.channels, out.height, out.width,
                                                    spread(front + self.all_positions), self.out.pitch, front)
         return self.gradient
@@ -194,7 +201,8 @@ class ConvStep:
             self.back_weights = taps.backward.c(offset, self.values.data_ptr())
             if self.split:
                 memory.give_back(self.input_gradient)
-        memory.give_back(g)
+        if g is not self.out:
+            memory.give_back(g)
         del self.taps, self.shift       # large, and needed no more
 
     def forward(self) -> None:

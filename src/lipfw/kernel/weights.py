@@ -115,7 +115,7 @@ class Packed:
     """
 
     def __init__(self, parameters: Mapping[str, Tensor], kept: Mapping[str, np.ndarray]):
-        self.kept = {n: torch.from_numpy(np.ascontiguousarray(k, np.int64)) for n, k in kept.items()}
+        self.kept = {n: torch.from_numpy(np.ascontiguousarray(k, np.int32)) for n, k in kept.items()}
         self.slices, end = {}, 0
         for name, p in parameters.items():
             n = self.kept[name].numel() if name in self.kept else p.numel()
