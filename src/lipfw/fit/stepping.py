@@ -22,9 +22,19 @@ BREAK_EVEN = (0.3, 0.65, 1.0)
 
 
 def check_kernel(kernel: str, device: str) -> None:
-    """Raise InputError for a kernel that a kind of device (cpu, cuda) does not have."""
-    if kernel == "sparse" and device == "cuda":
+    """Raise InputError for a kernel that a kind of device (cpu, cuda), or this machine, does not have."""
+    if kernel != "sparse":
+        return
+    if device == "cuda":
         raise InputError("fit.kernel=sparse is for CPUs, this fit runs on a GPU; use fit.kernel=auto or trainer=cpu")
+    try:
+        library()
+    except Unavailable as e:
+        raise _cant_be_had(e) from None
+
+
+def _cant_be_had(reason: Exception) -> InputError:
+    return InputError(f"fit.kernel=sparse can't be had: {reason}; use fit.kernel=auto, which then leaves all to torch")
 
 
 def make_stepper(fit: Objective, optimizer: torch.optim.Adam, mask: Mask | None, kernel: str) -> Eager:
@@ -47,8 +57,7 @@ def make_stepper(fit: Objective, optimizer: torch.optim.Adam, mask: Mask | None,
         return Sparse(fit, optimizer, mask)
     except (Unavailable, Unsupported) as e:
         if kernel == "sparse":
-            raise InputError(f"fit.kernel=sparse can't be had: {e}; use fit.kernel=auto, which then leaves all to "
-                             "torch") from None
+            raise _cant_be_had(e) from None
         stepper = Eager(fit, optimizer, mask)
         stepper.note = f"torch does all the work: {e}"
         return stepper
