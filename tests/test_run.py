@@ -306,7 +306,9 @@ def test_two_processes_do_not_share_a_folder(go, tmp_path):
 
 def test_ctrl_c_says_that_it_can_go_on(tmp_path):
     process = start(tmp_path, "fit.steps=5000")
-    while not list(tmp_path.glob("runs/default/*/steps.jsonl")) and process.poll() is None:
+    while process.poll() is None:       # until the first steps are done
+        if any(f.stat().st_size for f in tmp_path.glob("runs/default/*/steps.jsonl")):
+            break
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
