@@ -40,7 +40,8 @@ def train(tmp_path):
     """Return a function that fits a module with a pruner and further callbacks, quietly."""
     def train(module, pruner, *callbacks, ckpt_path=None, max_epochs=None):
         pruning = IterativePruning(pruner)
-        trainer = pl.Trainer(accelerator="cpu", max_epochs=max_epochs or pruner.schedule.rounds, logger=False,
+        pruning.prepare(module)
+        trainer = pl.Trainer(accelerator="cpu", max_epochs=max_epochs or pruning.rounds, logger=False,
                              callbacks=[pruning, *callbacks], enable_progress_bar=False, enable_model_summary=False,
                              enable_checkpointing=False, default_root_dir=tmp_path)
         trainer.fit(module, ckpt_path=ckpt_path)

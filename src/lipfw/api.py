@@ -66,7 +66,8 @@ def restore(picture: str | Path | np.ndarray, task: Callable[[Picture], Problem]
     module = Restoration([problem], prior([problem.shape], seed=seed, **prior_options), steps=steps,
                          smoothing=smoothing, **(fit or {}))
     pruning = IterativePruning(pruner or Dense())
-    make_trainer(pruning.schedule.rounds, [pruning], device).fit(module)
+    pruning.prepare(module)
+    make_trainer(pruning.rounds, [pruning], device).fit(module)
     pixels = module.pictures("picked")[0].cpu()
     alpha = alpha_like(picture, pixels.shape)
     return Restored(pixels[0].permute(1, 2, 0).squeeze(-1).numpy(), None if alpha is None else alpha[0, 0].numpy(),

@@ -54,6 +54,14 @@ def identity(cfg: DictConfig) -> dict:
     return out
 
 
+def group_digest(cfg: DictConfig) -> str:
+    """Return 8 hex digits that are the same for runs that differ only in their seeds."""
+    def unseeded(node):
+        return {k: unseeded(v) for k, v in node.items() if k != "seed"} if isinstance(node, dict) else node
+
+    return _hash(unseeded(identity(cfg)))
+
+
 def label_parts(cfg: DictConfig) -> list[str]:
     """Return the readable parts of a run's name: task, image, prior, pruner, sSEED."""
     image = cfg.image
@@ -77,9 +85,11 @@ def run_folder(cfg: DictConfig) -> Path:
     if not str(cfg.name) or name.is_absolute() or ".." in name.parts:
         raise InputError(f"name must be the name of a folder inside out=, got {cfg.name!r}; put results elsewhere with "
                          "out=")
-    text = json.dumps(identity(cfg), sort_keys=True, default=str)
-    digits = hashlib.sha256(text.encode()).hexdigest()[:8]
-    return Path(str(cfg.out)) / name / "-".join([*label_parts(cfg), digits])
+    return Path(str(cfg.out)) / name / "-".join([*label_parts(cfg), _hash(identity(cfg))])
+
+
+def _hash(options: dict) -> str:
+    return hashlib.sha256(json.dumps(options, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
 def _module(node: DictConfig) -> str:

@@ -4,6 +4,11 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+
+class Degenerate(ValueError):
+    """Scores that can't rank the weights, or a mask that nothing passes through."""
+
+
 _PRUNABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
@@ -94,7 +99,7 @@ def keep_top(scores: Mapping[str, Tensor], count: int, within: Mask | None = Non
     """Keep the `count` highest scores over all tensors together, chosen among the weights that `within` keeps.
 
     The count is exact: among equal scores the earlier position wins, on every device.
-    Raises ValueError for a count that is not available and for scores that are not finite.
+    Raises ValueError for a count that is not available, Degenerate for scores that are not finite.
 
     >>> m = keep_top({"w": torch.tensor([1.0, 1.0, 1.0, 5.0])}, 2)
     >>> m["w"].tolist()
@@ -108,7 +113,7 @@ def keep_top(scores: Mapping[str, Tensor], count: int, within: Mask | None = Non
         raise ValueError(f"can't keep {count} of {available} weights")
     if not torch.isfinite(flat).all():
         bad = next(n for n, s in scores.items() if not torch.isfinite(s).all())
-        raise ValueError(f"the scores of {bad} are not finite")
+        raise Degenerate(f"the scores of {bad} are not finite")
     if within is not None:
         flat = flat.masked_fill(~torch.cat([within[n].flatten() for n in scores]).to(flat.device), -torch.inf)
     keep = torch.zeros_like(flat, dtype=torch.bool)

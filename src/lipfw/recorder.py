@@ -40,10 +40,11 @@ class Recorder(pl.Callback):
         self._initial: str | None = None    # checksum of the weights that rounds start from
 
     def on_train_start(self, trainer: pl.Trainer, module: Restoration) -> None:
-        round_, step = trainer.current_epoch, module.step % module.steps
+        round_, step = trainer.current_epoch, module.step_in_round
         rounds = [r for r in read_jsonl(self.rounds) if r["round"] < round_]
         steps = [r for r in read_jsonl(self.steps) if (r["round"], r["step"]) <= (round_, step)]
-        self._check(round_, rounds, round_ * module.records_in(module.steps) + module.records_in(step), steps)
+        spans = [(r["step_first"] - 1, r["step_last"]) for r in rounds] + [(min(module.begin, step), step)]
+        self._check(round_, rounds, sum(module.records_between(*span) for span in spans), steps)
         write_jsonl(self.rounds, rounds)
         write_jsonl(self.steps, steps)
         self._since = time.monotonic()
@@ -101,7 +102,7 @@ class Recorder(pl.Callback):
     def _check(self, round_: int, rounds: list[dict], recorded: int, steps: list[dict]) -> None:
         """Raise InputError if something is gone that a checkpoint counts on: it would be missing from the result."""
         files = [self.folder / self.picture_name(r, i) for r in range(round_) for i in range(len(self.pictures))]
-        if min(self.pruning.schedule.densities) < 1 and round_:
+        if min(self.pruning.densities) < 1 and round_:
             files += [self.folder / "tickets" / f"round_{r:02d}.safetensors" for r in range(round_)]
         gone = [f for f in files if not f.is_file()]
         gone += [self.rounds] if [r["round"] for r in rounds] != list(range(round_)) else []
@@ -120,7 +121,7 @@ class Recorder(pl.Callback):
             write_png(self.folder / self.picture_name(round_, i), x.cpu(), alpha_like(p, x.shape), p.bits)
 
     def _ticket(self, round_: int, module: Restoration) -> None:
-        if min(self.pruning.schedule.densities) >= 1:
+        if min(self.pruning.densities) >= 1:
             return      # nothing is ever pruned: no tickets
         tickets = self.folder / "tickets"
         tickets.mkdir(exist_ok=True)

@@ -30,7 +30,7 @@ from lipfw.fit.rounds import IterativePruning
 from lipfw.fit.stepping import check_kernel
 from lipfw.fit.stopping import last_before_rises
 from lipfw.fit.trainer import device_name, make_trainer
-from lipfw.folder import members, run_folder
+from lipfw.folder import group_digest, label_parts, members, run_folder
 from lipfw.image.picture import Picture, check_pixels
 from lipfw.image.read import read
 from lipfw.image.write import sheet
@@ -133,7 +133,7 @@ def _fit(cfg: DictConfig, folder: Path, console: Console, command: str | None, s
                       "MALLOC_* variables of your own would win", highlight=False, soft_wrap=True)
     about = {"architecture": json.dumps(module.prior.architecture), "pruner": cfg.pruner._target_,
              "seed": str(cfg.seed), "task": cfg.task._target_, "image": ", ".join(p.name for p in pictures),
-             "run": folder.name}
+             "run": folder.name, "label": "-".join(label_parts(cfg)[:-1]), "options": group_digest(cfg)}
     recorder = Recorder(folder, pruning, pictures, about)
     # the recorder's clock starts after the estimate, and a checkpoint counts on what the recorder has written
     callbacks = [pruning, *([] if console.quiet else [FitProgress(pruning, console)]), recorder,
@@ -143,9 +143,9 @@ def _fit(cfg: DictConfig, folder: Path, console: Console, command: str | None, s
     logger = open_logger(cfg, folder, side is not None)
     write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg))
     try:
-        trainer = make_trainer(pruning.schedule.rounds, callbacks, cfg.trainer.accelerator, logger, folder)
+        trainer = make_trainer(pruning.rounds, callbacks, cfg.trainer.accelerator, logger, folder)
         trainer.fit(module, ckpt_path=checkpoint)
-        result = _finish(folder, cfg, recorder, problems)
+        result = _finish(folder, cfg, recorder, pruning, problems)
         device = device_name(cfg.trainer.accelerator)       # the module is back on the CPU
         result |= {"device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
                    "precision": module.precision, **_tf32(device), "threads": torch.get_num_threads(),
@@ -164,10 +164,14 @@ def _fit(cfg: DictConfig, folder: Path, console: Console, command: str | None, s
     return result
 
 
-def _finish(folder: Path, cfg: DictConfig, recorder: Recorder, problems: list[Problem]) -> dict:
+def _finish(folder: Path, cfg: DictConfig, recorder: Recorder, pruning: IterativePruning,
+            problems: list[Problem]) -> dict:
     """Choose the best ticket without the clean picture, write restored.png and compare.png, return the result."""
     rounds = read_jsonl(folder / "rounds.jsonl")
-    best = last_before_rises([r["loss"] for r in rounds])
+    best = last_before_rises([r["loss"] for r in rounds], pruning.pruner.patience)
+    known = [r for r in rounds if r["psnr_picked"] is not None]
+    oracle = max(known, key=lambda r: r["psnr_picked"])["round"] if known else None
+    origins = getattr(pruning.pruner, "origins", list)()
     degraded = []
     for i, p in enumerate(problems):
         picture, suffix = recorder.picture_name(best, i), recorder.suffix(i)
@@ -177,7 +181,8 @@ def _finish(folder: Path, cfg: DictConfig, recorder: Recorder, problems: list[Pr
         degraded.append({"psnr": float(psnr(p, view)), "ssim": float(ssim(p, view))})
         sheet(panels(p, view, restored, degraded[-1]["psnr"]), folder / f"compare{suffix}.png")
     return {
-        "run": folder.name, "best_round": best, "rounds": rounds,
+        "run": folder.name, "best_round": best, "oracle_round": oracle, "rounds": rounds,
+        **({"tickets": origins} if origins else {}),
         "degraded": {k: _finite(sum(d[k] for d in degraded) / len(degraded)) for k in ("psnr", "ssim")},
         "seconds": round(sum(r["seconds"] for r in rounds), 3),
         "versions": {"lipfw": __version__, "torch": torch.__version__, "pytorch_lightning": pl.__version__,

@@ -10,10 +10,9 @@ from lipfw.prior.prior import Prior
 
 
 class Objective(Protocol):
-    """What a stepper needs of a fit: the prior, its optimiser, and the loss of each picture, who follows the steps."""
+    """What a stepper needs of a fit: the prior, the loss of each picture, and who follows the steps."""
 
     prior: Prior
-    problems: Sequence
 
     def loss(self, output: Tensor, index: int) -> Tensor: ...
 
@@ -32,20 +31,19 @@ class Eager:
 
     def step(self, step: int) -> tuple[list[Tensor], Tensor]:
         """Do the step after `step` steps; returns the pictures that the weights before it made, and their loss."""
-        return self.body([step] * len(self.fit.problems))
+        return self.body([step] * len(self.fit.prior.pictures_of))
 
     def body(self, noise: Sequence[int | torch.Generator]) -> tuple[list[Tensor], Tensor]:
-        """Do a step whose jitter is that of a step or, picture by picture, drawn from generators.
+        """Do a step whose jitter is that of a step or, code by code, drawn from generators.
 
         It has no other input from the host and gives nothing to it: a CUDA graph can hold it.
         """
         self.optimizer.zero_grad(set_to_none=True)
         outputs, losses = [], []
-        for i, source in enumerate(noise):
-            output = self.fit.prior(i, source)
-            loss = self.fit.loss(output, i)
-            loss.backward()                 # picture by picture: one graph in memory at a time
-            outputs.append(output.detach())
+        for code, source in enumerate(noise):
+            made, loss = pictures_and_loss(self.fit, self.fit.prior.unsquashed(self.fit.prior.code(code, source)), code)
+            loss.backward()                 # code by code: one graph in memory at a time
+            outputs += made
             losses.append(loss.detach())
         if self.mask_gradients is not None:
             self.mask_gradients()
@@ -56,3 +54,9 @@ class Eager:
 
     def settle(self) -> None:
         """Bring network and optimiser up to date; here they always are."""
+
+
+def pictures_and_loss(fit: Objective, raw: Tensor, code: int) -> tuple[list[Tensor], Tensor]:
+    """Return the pictures, detached, that are made of the network's output for a code, and the sum of their losses."""
+    pictures = {i: fit.prior.squash(raw, i) for i in fit.prior.pictures_of[code]}
+    return [x.detach() for x in pictures.values()], sum(fit.loss(x, i) for i, x in pictures.items())

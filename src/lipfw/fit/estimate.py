@@ -17,8 +17,7 @@ def seconds_a_step(module: Restoration, density: float = 1.0, steps: int = 2) ->
 
     On a GPU it is that of the eager step: more than a replayed graph takes.
     """
-    fit = SimpleNamespace(prior=copy.deepcopy(module.prior), problems=module.problems, loss=module.loss,
-                          follow=lambda outputs, loss: None)
+    fit = SimpleNamespace(prior=copy.deepcopy(module.prior), loss=module.loss, follow=lambda outputs, loss: None)
     weights, mask = prunable(fit.prior.network), None
     if density < 1:
         scores = {n: torch.rand(w.shape, generator=stream(0, f"probe {n}")) for n, w in weights.items()}

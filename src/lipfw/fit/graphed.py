@@ -17,7 +17,7 @@ class Graphed(Eager):
     """The eager step's body, captured once a round as a CUDA graph and replayed.
 
     The first steps are done eagerly and count like any other; a capture itself runs nothing, so that it disturbs
-    nothing. Each picture's jitter is drawn inside the graph by a generator of its own, seeded on the host before each
+    nothing. Each code's jitter is drawn inside the graph by a generator of its own, seeded on the host before each
     step as the eager step seeds its own: the same noise. Where the step can't be captured it stays eager, and the log
     says why.
 
@@ -30,7 +30,7 @@ class Graphed(Eager):
     def __init__(self, fit: Objective, optimizer: torch.optim.Adam, mask: Mask | None):
         super().__init__(fit, optimizer, mask)
         device = fit.prior.code().device
-        self.generators = [torch.Generator(device) for _ in fit.problems]
+        self.generators = [torch.Generator(device) for _ in fit.prior.pictures_of]
         self.warm = 0                                           # eager steps done
         self.graph: torch.cuda.CUDAGraph | None = None
         self.made: tuple[list[Tensor], Tensor] | None = None    # what the graph writes: outputs and loss

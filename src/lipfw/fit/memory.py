@@ -15,7 +15,7 @@ _OVER_SAVED = 1.3       # peak over what the graph holds: 1.25 measured with the
 def bytes_needed(prior: Prior) -> float:
     """Return about how many bytes a step of the largest picture takes, scaled up from a forward pass of a piece."""
     index = max(range(len(prior.shapes)), key=lambda i: prior.shapes[i][1] * prior.shapes[i][2])
-    code = prior.code(index)
+    code = prior.code(prior.code_of(index))
     piece = code[:, :, :_TILE, :_TILE].clone()      # a view would be counted with all of the code
     held: dict[int, int] = {}
 

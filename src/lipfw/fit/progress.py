@@ -37,11 +37,13 @@ class FitProgress(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, module: Restoration) -> None:
         # not in on_fit_start: there a resumed run does not know its round yet
-        densities = self.pruning.schedule.densities[trainer.current_epoch:]
+        for remark in self.pruning.pruner.remarks:
+            self.console.print(remark, highlight=False, soft_wrap=True)
+        densities = self.pruning.densities[trainer.current_epoch:]
         compiled = kernel_library.compiled_now
         seconds, note = seconds_of_rounds(module, densities)
-        rounds, done = len(densities), module.step % module.steps
-        total = sum(seconds) * module.steps - seconds[0] * done
+        rounds, steps = len(densities), self.pruning.steps(module)[trainer.current_epoch:]
+        total = sum(s * n for s, n in zip(seconds, steps, strict=True)) - seconds[0] * module.step_in_round
         kind = module.device.type
         where = torch.cuda.get_device_name(module.device) if kind == "cuda" else kind.upper()
         span = f"{seconds[0]:.3g} s" if seconds[-1] == seconds[0] else f"{seconds[0]:.3g} to {seconds[-1]:.3g} s"
@@ -58,7 +60,7 @@ class FitProgress(pl.Callback):
             self.bar = Progress(TextColumn("{task.description}"), BarColumn(bar_width=None),
                                 TimeRemainingColumn(compact=True), _State(), console=self.console)
             self.bar.start()
-            done = trainer.current_epoch * module.steps + module.step % module.steps
+            done = trainer.current_epoch * module.steps + module.step_in_round
             self.task = self.bar.add_task("", total=trainer.max_epochs * module.steps, completed=done, state="")
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:

@@ -1,6 +1,6 @@
 """Fitting a prior to measurements: the deep image prior as a LightningModule."""
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import pytorch_lightning as pl
@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from lipfw.errors import InputError, choice, number, whole
-from lipfw.fit.eager import Eager
+from lipfw.fit.eager import Eager, pictures_and_loss
 from lipfw.fit.evaluation import psnr, ssim
 from lipfw.fit.stepping import KERNELS, make_stepper
-from lipfw.fit.stopping import WindowedVariance
+from lipfw.fit.stopping import RULES, make_rule
 from lipfw.mask import Mask
 from lipfw.prior.prior import Prior
 from lipfw.problem import Problem
@@ -24,21 +24,23 @@ _RECORDED = ("loss", "psnr", "psnr_raw", "ssim", "variance")
 class Restoration(pl.LightningModule):
     """min over theta of the mean over pictures of ||A(f(z + jitter; theta)) - y||^2 / m, by Adam.
 
-    Several problems share the network; each has its own code, and they are forwarded one by one: their sizes may differ
-    and batch statistics must not mix. An epoch is a round of `steps` optimisation steps; a Lightning batch is
-    `steps_per_batch` of them, so that Lightning's own cost is paid once a batch.
+    Several problems share the network and have a code each, or one code, as the prior has it; codes are forwarded one
+    by one: their sizes may differ and batch statistics must not mix. An epoch is a round of `steps` optimisation steps;
+    a Lightning batch is `steps_per_batch` of them, so that Lightning's own cost is paid once a batch.
 
     The restoration at step t is the running average of the outputs, x_t = s x_{t-1} + (1 - s) f_t with s = `smoothing`
     (x_1 = f_1), or the output itself for s = 0. Three of them are kept: `peak` (the recorded step with the best PSNR:
-    an oracle), `picked` (by `WindowedVariance` over the raw outputs, no clean picture used) and `final`.
+    an oracle), `picked` and `final`. What is picked is said by a rule that looks at the raw outputs and at no clean
+    picture: `pick` is wmv or emv, and emv gives its own average of the outputs. With `stop` the rule ends the round
+    once its pick stands, at the next recorded step; the rule that stops is the one that picks.
     With `precision` bf16 the network computes in bfloat16; loss, optimiser and averages stay in float32.
     Steps count from 1. Metrics are taken every `log_every` steps and at the last.
     """
 
     def __init__(self, problems: Sequence[Problem], prior: Prior, *, steps: int = 3000, lr: float = 0.01,
-                 smoothing: float = 0.99, target: str = "degraded", window: int = 100, patience: int = 1000,
-                 log_every: int = 10, steps_per_batch: int = 50, kernel: str = "auto",
-                 precision: int | str = 32):
+                 smoothing: float = 0.99, target: str = "degraded", pick: str | None = None, stop: str | None = None,
+                 window: int = 100, patience: int = 1000, log_every: int = 10, steps_per_batch: int = 50,
+                 kernel: str = "auto", precision: int | str = 32):
         super().__init__()
         self.automatic_optimization = False
         self.steps = whole("fit.steps", steps, least=1)
@@ -52,6 +54,12 @@ class Restoration(pl.LightningModule):
             raise InputError("fit.kernel=sparse computes in 32 bits; use fit.kernel=auto with trainer.precision=bf16")
         prior.bf16 = self.precision == "bf16"
         window, patience = whole("fit.window", window, least=2), whole("fit.patience", patience, least=1)
+        rules = [choice(f"fit.{name}", rule, RULES) for name, rule in {"stop": stop, "pick": pick}.items()
+                 if rule is not None]
+        if len(set(rules)) > 1:
+            raise InputError(f"fit.stop={stop} also picks, and fit.pick={pick} asks for another rule; use one rule for "
+                             "both, or fit.stop=null")
+        self.stops = stop is not None
         if choice("fit.target", target, ("degraded", "clean")) == "clean":
             problems = [p.noiseless() for p in problems]
         self.problems, self.prior = list(problems), prior
@@ -62,10 +70,13 @@ class Restoration(pl.LightningModule):
                 self.register_buffer(f"{kind}{i}", torch.zeros(1, *p.shape))
         self.register_buffer("peak_psnr", torch.tensor(-torch.inf))
         self.register_buffer("peak_step", torch.tensor(0))
-        self.register_buffer("tail", torch.tensor(0.0))
+        self.register_buffer("recent", torch.zeros(_LOSS_TAIL))             # losses of the last steps, in a ring
         self.register_buffer("now", torch.tensor(0), persistent=False)      # the step that is being done, on the device
-        self.variance = WindowedVariance(sum(torch.Size(p.shape).numel() for p in problems), window, patience)
-        self.step = 0                                       # steps done in this round
+        self.register_buffer("begun", torch.tensor(0))                      # the step that the round began after
+        self.rule = make_rule((rules or RULES)[0], [p.shape for p in problems], window, patience)
+        self.begin = 0                                      # the same on the host
+        self.step = 0                                       # steps done, counted from the start of round 0's
+        self.stopped = False                                # by the rule
         self.mask: Mask | None = None                       # None: dense
         self.stepper: Eager | None = None                   # made when a step is due
         self.after_step: list[Callable[[int], None]] = []   # called with the number of steps done
@@ -84,18 +95,20 @@ class Restoration(pl.LightningModule):
         self.problems = [p if p.image is None else replace(p, image=p.image.to(self.device)) for p in self.problems]
 
     def on_train_epoch_start(self) -> None:
-        if self.step >= self.steps:
+        if self.round_over:
             self.reset()
 
     def training_step(self, batch, batch_idx) -> None:
         pending = []
-        for _ in range(min(self.steps_per_batch, self.steps - self.step)):
+        for _ in range(self.steps_per_batch):
+            if self.round_over:     # the batches that a round has left over do nothing
+                break
             record = self.fit_step()
             if record is not None:
                 pending.append((self.step, record))
             for hook in self.after_step:
                 hook(self.step)
-        if self.step == self.steps:
+        if self.round_over:
             self.settle()
         # one look at the device a batch
         self.records = [{"step": s, **{k: float(v) for k, v in zip(_RECORDED, r.tolist(), strict=True)}}
@@ -111,10 +124,11 @@ class Restoration(pl.LightningModule):
         return super().state_dict(*args, **kwargs)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        checkpoint["step_in_round"] = self.step
+        checkpoint["round"] = {"step": self.step, "begin": self.begin, "stopped": self.stopped}
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
-        self.step = checkpoint["step_in_round"]
+        for name, value in checkpoint["round"].items():
+            setattr(self, name, value)
 
     # --- the method
 
@@ -123,9 +137,17 @@ class Restoration(pl.LightningModule):
         measured = self.operators[index](output)
         return torch.nn.functional.mse_loss(measured, getattr(self, f"target{index}")) / len(self.problems)
 
-    def objective(self) -> Tensor:
-        """Return the whole loss at the next step's jitter, with its graph: what pruners at initialisation look at."""
-        return sum(self.loss(self.prior(i, self.step), i) for i in range(len(self.problems)))
+    def losses(self, draw: int = 0) -> Iterator[Tensor]:
+        """Yield the terms of the objective code by code, each with its graph: what pruners at initialisation look at.
+
+        In float32, at the jitter of optimisation step `draw`.
+        """
+        for code in range(len(self.prior.pictures_of)):
+            yield pictures_and_loss(self, self.prior.network(self.prior.code(code, draw)), code)[1]
+
+    def code_shape(self) -> torch.Size:
+        """Return the shape (1, C, H, W) of the first code."""
+        return self.prior.code().shape
 
     def fit_step(self) -> Tensor | None:
         """Do one optimisation step; returns the recorded numbers of the step if it is one to record."""
@@ -134,8 +156,11 @@ class Restoration(pl.LightningModule):
         self.now.fill_(self.step + 1)
         outputs, loss = self.stepper.step(self.step)
         self.step += 1
-        due = self.step % self.log_every == 0 or self.step == self.steps
-        return self.record(outputs, loss) if due else None
+        if self.step % self.log_every and self.step < self.steps:
+            return None
+        record = self.record(outputs, loss)
+        self.stopped = self.stops and bool(self.rule.over(self.now - self.begun))
+        return record
 
     @torch.no_grad()
     def follow(self, outputs: Sequence[Tensor], loss: Tensor) -> None:
@@ -143,11 +168,13 @@ class Restoration(pl.LightningModule):
 
         The same calls at every step, and no number from the host or to it, so that a CUDA graph can hold them.
         """
-        weight = (self.now == 1).float().clamp(min=1 - self.smoothing)      # 1 at a round's first step
+        done = self.now - self.begun                                # steps of this round
+        weight = (done == 1).float().clamp(min=1 - self.smoothing)  # 1 at a round's first step
         for i, output in enumerate(outputs):
             getattr(self, f"average{i}").lerp_(output, weight)
-        self._keep("picked", self.pictures("final"), self.variance.update(outputs, self.now))
-        self.tail += loss.masked_fill(self.now <= self.steps - _LOSS_TAIL, 0)
+        better = self.rule.update(outputs, done)
+        self._keep("picked", self.rule.pictures(self.pictures("final")), better)
+        self.recent.index_copy_(0, (done % _LOSS_TAIL).view(1), loss.view(1))
 
     @torch.no_grad()
     def record(self, outputs: Sequence[Tensor], loss: Tensor) -> Tensor:
@@ -159,11 +186,25 @@ class Restoration(pl.LightningModule):
         self.peak_psnr.copy_(torch.where(better, value, self.peak_psnr))
         self.peak_step.copy_(torch.where(better, self.now, self.peak_step))
         raw = self.mean(psnr, outputs) if self.smoothing else value
-        return torch.stack([loss, value, raw, self.mean(ssim, restored), self.variance.variance.float()])
+        return torch.stack([loss, value, raw, self.mean(ssim, restored), self.rule.variance.float()])
 
-    def records_in(self, steps: int) -> int:
-        """Return how many of a round's first steps are recorded."""
-        return steps // self.log_every + (steps == self.steps and steps % self.log_every > 0)
+    @property
+    def round_over(self) -> bool:
+        """All steps of this round are done."""
+        return self.stopped or self.step >= self.steps
+
+    @property
+    def step_in_round(self) -> int:
+        """The step that the running round is at; between two rounds that at which one begins, 0."""
+        return 0 if self.round_over else self.step
+
+    def records_between(self, begin: int, end: int) -> int:
+        """Return how many of the steps begin + 1 ... end are recorded."""
+        return end // self.log_every - begin // self.log_every + (end == self.steps and end % self.log_every > 0)
+
+    def round_loss(self) -> float:
+        """Return the round's loss: the mean over its last steps, 100 at most."""
+        return float(self.recent.sum()) / max(1, min(_LOSS_TAIL, self.step - self.begin))
 
     def mean(self, metric: Callable, pictures: Sequence[Tensor]) -> Tensor:
         """Return the mean of a metric over the pictures."""
@@ -176,12 +217,18 @@ class Restoration(pl.LightningModule):
 
     # --- rounds
 
-    def reset(self) -> None:
-        """Start a round: no steps done, no averages, no picks."""
-        self.step = 0
-        self.variance.reset()
+    def start_round(self, round_: int) -> None:
+        """Take up what a round has of its own: its codes, if they are drawn anew."""
+        self.prior.start_round(round_)
+
+    def reset(self, begin: int = 0) -> None:
+        """Start a round after step `begin`: no averages, no picks."""
+        self.begin = self.step = begin
+        self.begun.fill_(begin)
+        self.stopped = False
+        self.rule.reset()
         self.peak_psnr.fill_(-torch.inf)
-        for buffer in (self.peak_step, self.tail):
+        for buffer in (self.peak_step, self.recent):
             buffer.zero_()
 
     def snapshot(self) -> dict:
@@ -190,12 +237,12 @@ class Restoration(pl.LightningModule):
         optimizer = self.optimizers(use_pl_optimizer=False)
         return copy.deepcopy({"network": self.prior.network.state_dict(), "optimizer": optimizer.state_dict()})
 
-    def rewind(self, snapshot: dict) -> None:
-        """Go back to a snapshot, for a whole new round: the averages and picks start empty."""
+    def rewind(self, snapshot: dict, begin: int = 0) -> None:
+        """Go back to a snapshot, for a round that goes on after step `begin`: the averages and picks start empty."""
         self.prior.network.load_state_dict(snapshot["network"])
         self.optimizers(use_pl_optimizer=False).load_state_dict(copy.deepcopy(snapshot["optimizer"]))
         self.stepper = None
-        self.reset()
+        self.reset(begin)
 
     def hold(self, mask: Mask | None) -> None:
         """Keep the weights that a mask removes, zero now, at zero in the steps to come; None: keep all."""
@@ -212,7 +259,7 @@ class Restoration(pl.LightningModule):
         return [getattr(self, f"{'average' if kind == 'final' else kind}{i}") for i in range(len(self.problems))]
 
     def summary(self) -> dict:
-        """Return the round's numbers: loss (mean of its last 100 steps), PSNR in dB, SSIM and step of each picture.
+        """Return the round's numbers: loss (mean of its last 100 steps), PSNR in dB, SSIM and steps of each picture.
 
         Means over the pictures; NaN where no clean picture is known. With several pictures, `images` has each one's.
         """
@@ -223,9 +270,10 @@ class Restoration(pl.LightningModule):
         peak_step = int(self.peak_step) or float("nan")
         if not int(self.peak_step):
             each = [{k: float("nan") if k.endswith("_peak") else v for k, v in e.items()} for e in each]
-        out = {"loss": float(self.tail) / min(_LOSS_TAIL, self.steps)}
+        out = {"loss": self.round_loss()}
         out |= {k: sum(e[k] for e in each) / len(each) for k in each[0]}
-        out |= {"step_peak": peak_step, "step_picked": int(self.variance.step)}
+        out |= {"step_peak": peak_step, "step_picked": self.begin + int(self.rule.step), "step_first": self.begin + 1,
+                "step_last": self.step}
         if len(each) > 1:
             out["images"] = {p.name: e for p, e in zip(self.problems, each, strict=True)}
         return out

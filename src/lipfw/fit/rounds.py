@@ -1,50 +1,70 @@
 """Rounds of one fit: score, mask, rewind. A round is an epoch of one Trainer.fit."""
 import pytorch_lightning as pl
+import torch
 from torch import nn
 
 from lipfw.errors import InputError
-from lipfw.mask import Mask, prunable
-from lipfw.pruner.pruner import Pruner, Schedule
+from lipfw.fit.stopping import rises
+from lipfw.mask import Degenerate, Mask, prunable
+from lipfw.pruner.pruner import Pruner
 
 
 class IterativePruning(pl.Callback):
     """Prune at the start of a round and rewind what the fit may change; the last round so stays fitted.
 
-    Round 0 starts from the prior's weights and, at step `schedule.rewind_step`, records what later rounds go back to:
-    network with batch-norm buffers, and optimiser. A round that keeps fewer weights than there are zeroes the removed
-    ones once; the module's steps then hold them at zero. State (mask, rewind) lies in checkpoints.
+    Round 0 starts from the prior's weights and, at step `rewind_step`, records what later rounds go back to: network
+    with batch-norm buffers, and optimiser. A round that keeps fewer weights than there are zeroes the removed ones
+    once; the module's steps then hold them at zero. Where the pruner has a stopping rule, no round starts after it has
+    ended them. State (mask, rewind, losses) lies in checkpoints.
 
     `target` names the pruned network inside the LightningModule, which must have `steps` (in a round), `snapshot()`,
-    `rewind(snapshot)`, `objective()`, `hold(mask)` and a list `after_step`.
+    `rewind(snapshot, begin)`, `start_round(round)`, `hold(mask)`, `round_loss()`, a list `after_step`, and what a
+    pruner may see of it (`Fit`).
     """
 
-    def __init__(self, pruner: Pruner, schedule: Schedule | None = None, target: str = "prior.network"):
-        self.pruner, self.schedule, self.target = pruner, schedule or pruner.schedule, target
+    def __init__(self, pruner: Pruner, target: str = "prior.network"):
+        self.pruner, self.target = pruner, target
+        self.counts: list[int] = []         # kept weights of each round, by plan; known once prepared
+        self.rewind_step = 0
         self.mask: Mask | None = None       # None: dense
         self.start: dict | None = None      # the state that rounds go back to
+        self.losses: list[float] = []       # of the rounds that are done
 
     def network(self, module: pl.LightningModule) -> nn.Module:
         """Return the network that is pruned."""
         return module.get_submodule(self.target)
 
-    def counts(self, module: pl.LightningModule) -> list[int]:
-        """Return the number of kept prunable weights of each round."""
-        return self.schedule.counts(sum(p.numel() for p in prunable(self.network(module)).values()))
+    @property
+    def rounds(self) -> int:
+        """Number of fits, the dense round 0 included."""
+        return len(self.counts)
+
+    @property
+    def densities(self) -> list[float]:
+        """Kept fraction of the prunable weights, round by round, as planned."""
+        return [c / self.total for c in self.counts]
 
     def density(self) -> float:
         """Return the kept fraction of the prunable weights in this round."""
         return 1.0 if self.mask is None else self.mask.density
 
+    def steps(self, module: pl.LightningModule) -> list[int]:
+        """Return the number of steps of each round."""
+        again = module.steps - (self.rewind_step if self.pruner.retrain == "remaining" else 0)
+        return [module.steps] + [again] * (self.rounds - 1)
+
     def prepare(self, module: pl.LightningModule) -> None:
-        """Set the network's first weights. Raises InputError for what does not fit it or its number of steps."""
-        if self.schedule.rewind_step > module.steps:
-            raise InputError(f"pruner.rewind_step={self.schedule.rewind_step} lies beyond fit.steps={module.steps}; "
-                             "use a step of the fit")
-        for round_, count in enumerate(self.counts(module)):
-            if count < 1:
-                raise InputError(f"round {round_} would keep none of the network's weights; use fewer pruner.rounds or "
-                                 "a smaller pruner.rate")
-        self.pruner.prepare(self.network(module))
+        """Set the network's first weights and count the rounds. Raises InputError for what does not go together."""
+        network = self.network(module)
+        self.pruner.prepare(network)
+        self.total = sum(p.numel() for p in prunable(network).values())
+        self.counts = self.pruner.counts(network)
+        self.rewind_step = self.pruner.rewind(module.steps)
+        if self.pruner.retrain == "remaining" and self.rewind_step == module.steps:
+            raise InputError(f"pruner.rewind_step={self.pruner.rewind_step} with pruner.retrain=remaining leaves no "
+                             f"step of fit.steps={module.steps}; use an earlier one")
+        if self.pruner.blind and self.rounds > 1 and self.rewind_step == 0:
+            self._look_ahead(network, module)
 
     def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
         self.prepare(module)    # a checkpoint, if there is one, is loaded over it
@@ -52,34 +72,80 @@ class IterativePruning(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Take up the mask: also in the middle of a round, where no epoch start is announced."""
         def record(step: int) -> None:
-            if self.start is None and step == self.schedule.rewind_step:
+            if self.start is None and step == self.rewind_step:
                 self.start = module.snapshot()
 
         module.after_step.append(record)
+        module.start_round(trainer.current_epoch)
         module.hold(self.mask)
+        trainer.should_stop = self.ended
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         round_, network = trainer.current_epoch, self.network(module)
-        if round_ == 0 and self.schedule.rewind_step == 0:
+        module.start_round(round_)
+        if round_ == 0 and self.rewind_step == 0:
             self.start = module.snapshot()
-        counts = self.counts(module)
-        if round_ and self.pruner.scores_trained:
-            mask = self.pruner.prune(network, module.objective, counts[round_], self.mask, round_)
-            module.rewind(self.start)
-        else:
-            if round_:
+        if self.counts[round_] < self.total:
+            if round_ and not self.pruner.scores_trained:
                 module.rewind(self.start)
-            total = sum(p.numel() for p in prunable(network).values())
-            mask = (self.pruner.prune(network, module.objective, counts[round_], None, round_)
-                    if counts[round_] < total else None)
-        self.mask = mask
-        if mask is not None:
-            mask.apply(network)
-        module.hold(mask)
+            self.mask = self._prune(network, module, round_)
+        if round_:      # after the scores, whose forward passes move batch norm's statistics
+            module.rewind(self.start, self.rewind_step if self.pruner.retrain == "remaining" else 0)
+        if self.mask is not None:
+            self.mask.apply(network)
+        module.hold(self.mask)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if self.start is None:
+            raise InputError(f"round 0 was stopped at step {module.step}, before pruner.rewind_step="
+                             f"{self.rewind_step}; use an earlier step, or fit.stop=null")
+        self.losses.append(module.round_loss())
+        trainer.should_stop = self.ended
+
+    @property
+    def ended(self) -> bool:
+        """No further round is to start: the loss of the last ones kept rising."""
+        return self.pruner.stop is not None and rises(self.losses) >= self.pruner.patience
 
     def state_dict(self) -> dict:
-        return {"mask": dict(self.mask) if self.mask is not None else None, "start": self.start}
+        return {"mask": dict(self.mask) if self.mask is not None else None, "start": self.start, "losses": self.losses}
 
     def load_state_dict(self, state: dict) -> None:
         self.mask = Mask(state["mask"]) if state["mask"] is not None else None
-        self.start = state["start"]
+        self.start, self.losses = state["start"], list(state["losses"])
+
+    def _prune(self, network: nn.Module, module: pl.LightningModule, round_: int) -> Mask:
+        """Return the mask of a round. Raises InputError if the pruner can't tell weights apart or cuts all paths."""
+        within = self.mask if self.pruner.iterative and round_ else None
+        count = self.pruner.keep(self.counts, round_, within)
+        try:
+            mask = self.pruner.prune(network, module, count, within, round_)
+            for name in self.pruner.exempted(network):
+                mask = Mask({**mask, name: torch.ones_like(mask[name])})
+            check_connected(network, mask, module.code_shape())
+        except Degenerate as e:
+            raise InputError(f"round {round_}, {1 - self.counts[round_] / self.total:.2%} sparse: {e}; prune less, or "
+                             "by another pruner") from None
+        return mask
+
+    def _look_ahead(self, network: nn.Module, module: pl.LightningModule) -> None:
+        """Raise InputError at once if the last round's mask will be no good: what scores alone tell."""
+        for round_ in reversed(range(1, self.rounds)):
+            try:
+                self._prune(network, module, round_)
+            except InputError as e:
+                error = e
+            else:
+                break
+        else:
+            round_ = 0
+        if round_ < self.rounds - 1:
+            raise InputError(f"{error} (up to {1 - self.counts[round_] / self.total:.2%} it can, "
+                             f"pruner.rounds={round_})") from None
+
+
+def check_connected(network: nn.Module, mask: Mask, shape: torch.Size) -> None:
+    """Raise Degenerate for a mask that cuts every path from the code, of a shape (1, C, H, W), to the output."""
+    empty = [n for n, m in mask.items() if not m.any()]
+    if len(empty) == len(mask):
+        raise Degenerate("nothing is left")

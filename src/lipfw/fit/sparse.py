@@ -2,7 +2,7 @@
 import torch
 from torch import Tensor
 
-from lipfw.fit.eager import Eager, Objective
+from lipfw.fit.eager import Eager, Objective, pictures_and_loss
 from lipfw.kernel.interface import library
 from lipfw.kernel.network import SparseNetwork
 from lipfw.mask import Mask
@@ -25,7 +25,8 @@ class Sparse(Eager):
         self.fit, self.optimizer = fit, optimizer
         prior = fit.prior
         self.parameters = dict(prior.network.named_parameters())
-        codes = [prior.code(i).shape for i in range(len(fit.problems))]
+        self.codes = range(len(prior.pictures_of))
+        codes = [prior.code(i).shape for i in self.codes]
         self.network = SparseNetwork(library(), prior.network, mask or {}, codes)
         self.counters = [b for n, b in prior.network.named_buffers() if n.endswith("num_batches_tracked")]
         self.packed = self.network.packed
@@ -38,14 +39,13 @@ class Sparse(Eager):
 
     def step(self, step: int) -> tuple[list[Tensor], Tensor]:
         outputs, losses, gradient = [], [], None
-        for i in range(len(self.fit.problems)):
-            raw = self.network.forward(self.fit.prior.code(i, step)).requires_grad_()
-            output = self.fit.prior.squash(raw, i)
-            loss = self.fit.loss(output, i)
+        for code in self.codes:
+            raw = self.network.forward(self.fit.prior.code(code, step)).requires_grad_()
+            made, loss = pictures_and_loss(self.fit, raw, code)
             (back,) = torch.autograd.grad(loss, raw)
             one = self.network.backward(back)
-            gradient = one if len(self.fit.problems) == 1 else one.clone() if gradient is None else gradient.add_(one)
-            outputs.append(output.detach())
+            gradient = one if len(self.codes) == 1 else one.clone() if gradient is None else gradient.add_(one)
+            outputs += made
             losses.append(loss.detach())
         self.unknowns.grad = gradient
         self.adam.step()
@@ -60,7 +60,7 @@ class Sparse(Eager):
             return
         self.packed.unpack(self.network.weights, self.parameters)
         for counter in self.counters:
-            counter += self.unsettled * len(self.fit.problems)
+            counter += self.unsettled * len(self.codes)
         self.unsettled = 0
         own = self.adam.state[self.unknowns]
         states = {n: self.optimizer.state[p] for n, p in self.parameters.items()}

@@ -4,6 +4,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+RULES = ("wmv", "emv")
+
+
+def make_rule(name: str, shapes: Sequence[torch.Size], window: int, patience: int) -> "WindowedVariance":
+    """Return the rule that picks a step for pictures of these shapes: wmv or emv."""
+    if name == "emv":
+        return MovingVariance(shapes, patience)
+    return WindowedVariance(sum(torch.Size(s).numel() for s in shapes), window, patience)
+
 
 class WindowedVariance(nn.Module):
     """The ES-WMV rule: pick the step where the variance of the last outputs is smallest (Wang et al., 2021).
@@ -52,16 +61,82 @@ class WindowedVariance(nn.Module):
         full = step >= self.window
         mean = self.sum / self.window
         variance = (self.squares.sum() / self.window - mean.square().sum()) / x.numel()
-        better = full & (variance < self.least) & ((step - self.step <= self.patience) | torch.isinf(self.least))
-        torch.where(full, variance, self.variance, out=self.variance)
+        return self.pick(variance, step, full)
+
+    def pick(self, variance: Tensor, step: Tensor, begun: Tensor) -> Tensor:
+        """Take the variance at a step, `begun` once it means something; returns whether this step is the pick so far.
+        """
+        better = begun & (variance < self.least) & ~self.over(step - 1)
+        torch.where(begun, variance, self.variance, out=self.variance)
         torch.where(better, variance, self.least, out=self.least)
-        better |= ~full
+        better |= ~begun
         torch.where(better, step, self.step, out=self.step)
         return better
 
+    def over(self, step: Tensor) -> Tensor:
+        """Return a boolean scalar: after this step the pick stands, and no later one can be picked."""
+        return (step - self.step >= self.patience) & torch.isfinite(self.least)
 
-def last_before_rises(losses: Sequence[float], rises: int = 2) -> int:
-    """Return the round before the loss rises `rises` times in a row; the last round if it never does.
+    def pictures(self, averages: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Return what is kept as the answer of the latest step: the restorations of the fit as they are."""
+        return averages
+
+
+class MovingVariance(WindowedVariance):
+    """The ES-EMV rule: the same with exponential moving averages, and no window (Wang et al., 2021, Algorithm 2).
+
+    E_t = E_{t-1} + a d with d = x_t - E_{t-1} (E_1 = x_1), clipped to [0, 1], and V_t = (1 - a)(V_{t-1} + a |d|^2 / n)
+    (V_1 = 0), with a = 0.1, compared from step FIRST on. The answer is E, the moving average of the outputs itself.
+    """
+
+    RATE, FIRST = 0.1, 100
+
+    def __init__(self, shapes: Sequence[torch.Size], patience: int = 1000):
+        super().__init__(1, 1, patience)
+        self.count = len(shapes)
+        for i, shape in enumerate(shapes):
+            self.register_buffer(f"mean{i}", torch.zeros(1, *shape))
+        self.register_buffer("moving", torch.tensor(0.0, dtype=torch.float64))
+
+    def reset(self) -> None:
+        super().reset()
+        self.moving.zero_()
+
+    def update(self, outputs: Sequence[Tensor], step: Tensor) -> Tensor:
+        """Take the outputs of a step (1, 2, ...); returns a boolean scalar, True if this step is the pick so far.
+
+        Until step FIRST, the latest step is the pick.
+        """
+        first = step == 1
+        squares = 0
+        for mean, x in zip(self.pictures(outputs), outputs, strict=True):
+            torch.where(first, x, mean, out=mean)
+            difference = x - mean
+            mean.add_(difference, alpha=self.RATE).clamp_(0, 1)
+            squares = squares + difference.double().square().sum()
+        n = sum(x.numel() for x in outputs)
+        self.moving.add_(self.RATE * squares / n).mul_(1 - self.RATE)
+        return self.pick(self.moving, step, step >= self.FIRST)
+
+    def pictures(self, averages: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Return the moving averages (1, C, H, W) of the outputs."""
+        return [getattr(self, f"mean{i}") for i in range(self.count)]
+
+
+def rises(losses: Sequence[float]) -> int:
+    """Return how many times in a row the last losses have risen.
+
+    >>> rises([5.0, 4.0, 4.1, 4.2])
+    2
+    """
+    run = 0
+    for before, after in zip(losses[:-1], losses[1:], strict=True):
+        run = run + 1 if after > before else 0
+    return run
+
+
+def last_before_rises(losses: Sequence[float], patience: int = 2) -> int:
+    """Return the round before the loss rises `patience` times in a row; the last round if it never does.
 
     Pruning may go on while the fit to the measurement gets no worse; no clean picture is needed (the lottery image
     prior, appendix B).
@@ -69,9 +144,7 @@ def last_before_rises(losses: Sequence[float], rises: int = 2) -> int:
     >>> last_before_rises([5.0, 4.0, 4.1, 3.9, 4.0, 4.2, 4.5])
     3
     """
-    run = 0
-    for r in range(1, len(losses)):
-        run = run + 1 if losses[r] > losses[r - 1] else 0
-        if run == rises:
-            return r - rises
+    for r in range(len(losses)):
+        if rises(losses[:r + 1]) == patience:
+            return r - patience
     return len(losses) - 1

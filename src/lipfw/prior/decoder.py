@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from lipfw.errors import InputError, whole
-from lipfw.prior.prior import Prior, one_channel_count, round_up, uniform_code
+from lipfw.prior.prior import Prior, one_channel_count, round_up, uniform_codes
 from lipfw.streams import global_stream
 
 
@@ -27,7 +27,7 @@ class DeepDecoder(nn.Sequential):
 
 
 def build(shapes: Sequence[tuple[int, int, int]], *, channels: int = 128, depth: int = 5, jitter: float = 0.0,
-          seed: int = 0) -> Prior:
+          code: str = "own", redraw: bool = False, seed: int = 0) -> Prior:
     """Return the deep-decoder prior for pictures of these (C, H, W) shapes; weights and codes follow from the seed.
 
     The code is 2^depth times smaller than the picture, rounded up; the surplus is cut.
@@ -42,6 +42,7 @@ def build(shapes: Sequence[tuple[int, int, int]], *, channels: int = 128, depth:
     arguments = dict(outputs=one_channel_count(shapes), channels=channels, depth=depth)
     with global_stream(seed, "weights"):
         network = DeepDecoder(**arguments)
-    codes = [uniform_code(channels, round_up(h, multiple) // multiple, round_up(w, multiple) // multiple, seed, i)
-             for i, (_, h, w) in enumerate(shapes)]
-    return Prior(network, codes, shapes, jitter=jitter, seed=seed, architecture={"network": "decoder", **arguments})
+    codes = uniform_codes([(channels, round_up(h, multiple) // multiple, round_up(w, multiple) // multiple)
+                           for _, h, w in shapes], code, seed)
+    return Prior(network, codes, shapes, jitter=jitter, seed=seed, redraw=redraw,
+                 architecture={"network": "decoder", **arguments})

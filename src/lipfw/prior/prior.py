@@ -4,37 +4,44 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from lipfw.errors import number, whole
+from lipfw.errors import InputError, choice, number, whole
 from lipfw.streams import stream, stream_seed
 
 
 class Prior(nn.Module):
-    """f(z; theta) for one or more pictures: one network, a code z for each picture, weights unknown.
+    """f(z; theta) for one or more pictures: one network, codes z, weights unknown.
 
     The network's output passes through a sigmoid (part of the prior and not of the network, so that pruners may look at
     the unsquashed output) and is cut to the picture's size, evenly on all sides: a network that needs multiples of some
     size makes more than is asked for, and what is cut off meets no loss.
 
-    `shapes` are (C, H, W) of the pictures, `codes` their (1, c, h, w) inputs, `jitter` the standard deviation of the
-    Gaussian noise added to the code at each step. `architecture` tells which network it is, for tickets. With
-    `bf16` set the network computes in bfloat16, its weights and its output staying float32.
+    `shapes` are (C, H, W) of the pictures, `codes` their (1, c, h, w) inputs: one each, or one for all pictures, which
+    then share the network's output too. `jitter` is the standard deviation of the Gaussian noise added to the code at
+    each step. With `redraw` each round has codes of its own, as in the published code; else all have the same.
+    `architecture` tells which network it is, for tickets. With `bf16` set the network computes in bfloat16, its weights
+    and its output staying float32.
     """
 
     bf16 = False
 
     def __init__(self, network: nn.Module, codes: Sequence[Tensor], shapes: Sequence[tuple[int, int, int]], *,
-                 jitter: float = 0.0, seed: int = 0, architecture: Mapping | None = None):
+                 jitter: float = 0.0, seed: int = 0, redraw: bool = False, architecture: Mapping | None = None):
         super().__init__()
         self.network = network
         self.shapes = [tuple(s) for s in shapes]
         self.jitter = number("prior.jitter", jitter, 0, 10)
         self.seed = whole("prior.seed", seed, least=0)
+        self.redraw = bool(redraw)
         self.architecture = dict(architecture or {})
+        if len(codes) not in (1, len(shapes)):
+            raise ValueError(f"{len(codes)} codes for {len(shapes)} pictures")
+        # of each code, the pictures that are made of it
+        self.pictures_of = [[i] for i in range(len(codes))] if len(codes) > 1 else [list(range(len(shapes)))]
         for i, code in enumerate(codes):        # derived from the seed: no need to store them in checkpoints
             self.register_buffer(f"code{i}", code, persistent=False)
 
     def code(self, index: int = 0, noise: int | torch.Generator | None = None) -> Tensor:
-        """Return the code of a picture, with jitter if `noise` is an optimisation step or a generator to draw from."""
+        """Return a code, with jitter if `noise` is an optimisation step or a generator to draw from."""
         z = getattr(self, f"code{index}")
         if noise is None or not self.jitter:
             return z
@@ -43,12 +50,23 @@ class Prior(nn.Module):
         return torch.add(z, torch.empty_like(z).normal_(generator=noise), alpha=self.jitter)
 
     def jitter_seed(self, index: int, step: int) -> int:
-        """Return what a generator is seeded with to draw the jitter of a picture at an optimisation step."""
+        """Return what a generator is seeded with to draw the jitter of a code at an optimisation step."""
         return stream_seed(self.seed, f"jitter {index}", step)
 
     def forward(self, index: int = 0, noise: int | torch.Generator | None = None) -> Tensor:
-        """Return the picture (1, C, H, W) in (0, 1) that the network makes of a code; `noise` as in `code`."""
-        return self.squash(self.unsquashed(self.code(index, noise)), index)
+        """Return a picture (1, C, H, W) in (0, 1), made of its code; `noise` as in `code`."""
+        return self.squash(self.unsquashed(self.code(self.code_of(index), noise)), index)
+
+    def code_of(self, picture: int) -> int:
+        """Return which code a picture is made of."""
+        return picture if len(self.pictures_of) > 1 else 0
+
+    def start_round(self, round_: int) -> None:
+        """Draw the codes of a round, if each has its own."""
+        if self.redraw:
+            for i in range(len(self.pictures_of)):
+                z = self.code(i)
+                z.copy_(uniform_code(*z.shape[1:], self.seed, i, round_))
 
     def squash(self, output: Tensor, index: int = 0) -> Tensor:
         """Return the picture of a network's output: through the sigmoid, and cut."""
@@ -71,9 +89,23 @@ class Prior(nn.Module):
         return list(self.network.parameters())
 
 
-def uniform_code(channels: int, height: int, width: int, seed: int, index: int) -> Tensor:
+def uniform_codes(sizes: Sequence[tuple[int, int, int]], code: str, seed: int) -> list[Tensor]:
+    """Return codes of these (c, h, w) sizes: one for each picture (`code` "own"), or one for all ("shared").
+
+    Raises InputError for pictures that can't share one.
+    """
+    if choice("prior.code", code, ("own", "shared")) == "shared":
+        if len(set(sizes)) > 1:
+            raise InputError(f"prior.code=shared needs pictures of one size, their codes would be "
+                             f"{', '.join(sorted({f'{w}x{h}' for _, h, w in sizes}))}; use prior.code=own, or "
+                             "image.size= to have one size")
+        sizes = sizes[:1]
+    return [uniform_code(*size, seed, i) for i, size in enumerate(sizes)]
+
+
+def uniform_code(channels: int, height: int, width: int, seed: int, index: int, round_: int = 0) -> Tensor:
     """Return z ~ U(0, 0.1) of shape (1, channels, height, width), the deep image prior's input."""
-    return torch.rand(1, channels, height, width, generator=stream(seed, f"code {index}")) * 0.1
+    return torch.rand(1, channels, height, width, generator=stream(seed, f"code {index}", round_)) * 0.1
 
 
 def round_up(size: int, multiple: int) -> int:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from lipfw.errors import InputError, whole
-from lipfw.prior.prior import Prior, one_channel_count, round_up, uniform_code
+from lipfw.prior.prior import Prior, one_channel_count, round_up, uniform_codes
 from lipfw.streams import global_stream
 
 
@@ -74,7 +74,8 @@ def _common_size(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def build(shapes: Sequence[tuple[int, int, int]], *, channels: int = 128, depth: int = 5, skip_channels: int = 4,
-          code_channels: int = 32, jitter: float = 1 / 30, seed: int = 0) -> Prior:
+          code_channels: int = 32, jitter: float = 1 / 30, code: str = "own", redraw: bool = False,
+          seed: int = 0) -> Prior:
     """Return the hourglass prior for pictures of these (C, H, W) shapes; weights and codes follow from the seed.
 
     Pictures are made at the next multiple of 2^depth and cut. Raises InputError for one that is too small: at the
@@ -94,6 +95,7 @@ def build(shapes: Sequence[tuple[int, int, int]], *, channels: int = 128, depth:
     arguments = dict(inputs=code_channels, outputs=outputs, channels=channels, depth=depth, skip=skip_channels)
     with global_stream(seed, "weights"):
         network = Skip(**arguments)
-    codes = [uniform_code(code_channels, round_up(h, multiple), round_up(w, multiple), seed, i)
-             for i, (_, h, w) in enumerate(shapes)]
-    return Prior(network, codes, shapes, jitter=jitter, seed=seed, architecture={"network": "skip", **arguments})
+    codes = uniform_codes([(code_channels, round_up(h, multiple), round_up(w, multiple)) for _, h, w in shapes], code,
+                          seed)
+    return Prior(network, codes, shapes, jitter=jitter, seed=seed, redraw=redraw,
+                 architecture={"network": "skip", **arguments})
