@@ -267,3 +267,33 @@ def test_bad_sizes_of_the_hourglass(name):
 def test_bad_jitter(build, jitter):
     with pytest.raises(InputError, match=r"prior\.jitter must be a number in \[0, 10\], got"):
         build([(3, 64, 64)], jitter=jitter)
+
+
+@both
+def test_one_code_for_all_pictures_of_a_size(build):
+    prior = build([(1, 50, 70), (1, 49, 66), (1, 50, 70)], code="shared", jitter=0.1)
+    assert prior.pictures_of == [[0, 1, 2]] and [prior.code_of(i) for i in range(3)] == [0, 0, 0]
+    assert not hasattr(prior, "code1")
+    assert torch.equal(prior(0, 3), prior(2, 3)) and prior(1, 3).shape == (1, 1, 49, 66)
+    assert torch.equal(prior.code(), build([(1, 50, 70)] * 2).code(0))
+    with pytest.raises(InputError, match="prior.code=shared needs pictures of one size, their codes would be"):
+        build([(1, 50, 70), (1, 16, 20)], code="shared")
+    with pytest.raises(InputError, match="prior.code must be one of own, shared, got 'mine'"):
+        build([(1, 50, 70)], code="mine")
+
+
+@both
+def test_codes_are_drawn_anew_each_round_if_asked(build):
+    prior, still = build([(1, 50, 70), (1, 16, 20)], redraw=True), build([(1, 50, 70), (1, 16, 20)])
+    first = [prior.code(i).clone() for i in range(2)]
+    assert all(torch.equal(z, still.code(i)) for i, z in enumerate(first))
+    seen = []
+    for round_ in (1, 2, 1, 0):
+        prior.start_round(round_)
+        still.start_round(round_)
+        seen.append([prior.code(i).clone() for i in range(2)])
+        assert all(torch.equal(z, still.code(i)) for i, z in enumerate(first))
+    for i in range(2):
+        assert torch.equal(seen[0][i], seen[2][i]) and torch.equal(seen[3][i], first[i])
+        assert not torch.equal(seen[0][i], seen[1][i]) and not torch.equal(seen[0][i], first[i])
+        assert 0 <= seen[0][i].min() and seen[0][i].max() <= 0.1

@@ -8,7 +8,9 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio
 
 from lipfw.errors import InputError
+from lipfw.fit.restoration import Restoration
 from lipfw.image.picture import Picture
+from lipfw.prior.skip import build
 from lipfw.pruner.none import Dense
 from lipfw.task.denoise import Denoise
 from lipfw.task.inpaint import Inpaint
@@ -149,3 +151,82 @@ def test_bf16_rounds_the_network_and_nothing_else(make, train):
 def test_bf16_has_no_sparse_kernels(make):
     with pytest.raises(InputError, match="fit.kernel=sparse computes in 32 bits"):
         make(precision="bf16", kernel="sparse")
+
+
+# ---- rules that pick and stop ------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("rule", ["wmv", "emv"])
+def test_a_fit_that_stops_picks_what_the_whole_fit_picks(make, train, rule):
+    options = {"steps": 180, "window": 4, "patience": 6, "log_every": 7}
+    whole, stopped, collect = make(pick=rule, **options), make(stop=rule, **options), Collect()
+    train(whole, Dense())
+    train(stopped, Dense(), collect)
+    a, b = whole.summary(), stopped.summary()
+    assert a["step_last"] == 180 and b["step_last"] < 180 and b["step_last"] % 7 == 0
+    assert a["step_picked"] == b["step_picked"] <= b["step_last"] - 6
+    assert b["step_last"] - 6 - b["step_picked"] < 7        # it is looked at when a step is recorded
+    assert torch.equal(whole.pictures("picked")[0], stopped.pictures("picked")[0])
+    assert [r["step"] for r in collect.records] == list(range(7, b["step_last"] + 1, 7))
+    losses, outputs, _ = plain_loop(make(**options), b["step_last"])
+    assert b["loss"] == pytest.approx(np.mean(losses[-100:]), rel=1e-4)     # of the steps that were done
+    if rule == "emv":
+        mean = outputs[0]
+        for x in outputs[:b["step_picked"]]:
+            mean = mean + 0.1 * (x - mean)
+        torch.testing.assert_close(stopped.pictures("picked")[0], mean, atol=1e-5, rtol=0)
+
+
+def test_where_a_fit_stops_does_not_depend_on_its_batches(make, train):
+    ends = set()
+    for steps_per_batch in (1, 5, 13, 500):
+        module = make(steps=120, stop="wmv", patience=5, steps_per_batch=steps_per_batch)
+        train(module, Dense())
+        ends.add((module.step, module.summary()["loss"], module.summary()["psnr_final"]))
+    assert len(ends) == 1 and ends.pop()[0] < 120
+
+
+def test_the_rule_that_stops_is_the_rule_that_picks(make):
+    assert type(make().rule) is type(make(stop="wmv").rule) is type(make(pick="wmv").rule)
+    assert type(make(stop="emv").rule) is type(make(pick="emv", stop="emv").rule) is type(make(pick="emv").rule)
+    with pytest.raises(InputError, match="fit.stop=wmv also picks, and fit.pick=emv asks for another rule"):
+        make(pick="emv", stop="wmv")
+    with pytest.raises(InputError, match="fit.stop must be one of wmv, emv, got 'wvm'; did you mean wmv"):
+        make(stop="wvm")
+
+
+# ---- codes -------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("kernel", ["dense", "sparse"])
+def test_a_shared_code_is_fitted_to_the_mean_picture(picture, train, kernel):
+    """Algorithm 2: one output for all pictures, the gradient that of the loss to their mean (facts, section 4.4)."""
+    other = Picture("inverse", 1 - picture.pixels ** 2)
+    problems = [Denoise(25, s)(p) for s, p in enumerate((picture, other))]
+
+    def prior():
+        return build([p.shape for p in problems], channels=6, depth=2, skip_channels=2, code_channels=4, code="shared")
+
+    module = Restoration(problems, prior(), steps=1, kernel=kernel, smoothing=0.0)
+    train(module, Dense())
+    reference = prior()
+    mean = torch.stack([p.measurement for p in problems]).mean(0)
+    optimizer = torch.optim.Adam(reference.network.parameters(), lr=0.01)
+    out = reference(0, 0)
+    torch.nn.functional.mse_loss(out, mean).backward()
+    optimizer.step()
+    a, b = module.pictures("final")
+    assert torch.equal(a, b)
+    out = out.detach()
+    torch.testing.assert_close(a, out, atol=1e-5, rtol=0)
+    expected = sum(float((out - p.measurement).square().mean()) for p in problems) / 2
+    assert module.summary()["loss"] == pytest.approx(expected, rel=1e-4)
+    for (name, p), q in zip(module.prior.network.named_parameters(), reference.network.parameters(), strict=True):
+        if name.endswith("weight"):     # biases before batch norm move by rounding alone; so do a few tiny gradients
+            assert ((p - q).abs() < 1e-4).float().mean() > 0.97, name
+
+
+def test_losses_are_the_objective_term_by_term(make, picture):
+    module = make(problems=[Denoise(25, s)(picture) for s in range(3)])
+    terms = list(module.losses(5))
+    expected = [(module.prior(i, 5) - p.measurement).square().mean() / 3 for i, p in enumerate(module.problems)]
+    torch.testing.assert_close(torch.stack(terms), torch.stack(expected), rtol=1e-6, atol=0)
+    assert all(t.requires_grad for t in terms) and module.code_shape() == (1, 4, 24, 20)

@@ -1,5 +1,6 @@
 """A round is an epoch: bit-equal to a plain loop with torch's own pruning, and resumable anywhere."""
 import copy
+import functools
 
 import pytest
 import pytorch_lightning as pl
@@ -7,8 +8,10 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
+from lipfw.errors import InputError
 from lipfw.fit.checkpoint import Checkpoint
 from lipfw.mask import prunable
+from lipfw.prior.prior import uniform_code
 from lipfw.pruner.imp import IMP
 from lipfw.pruner.ticket import Replay
 from lipfw.ticket import Ticket, save_initial
@@ -27,13 +30,13 @@ class Rounds(pl.Callback):
         self.kept.append((copy.deepcopy(module.prior.network.state_dict()), pruning.mask, module.summary()))
 
 
-def reference(make, rewind_step=0, steps=12, rate=0.2):
+def reference(make, rewind_step=0, steps=12, rate=0.2, remaining=False, rounds=ROUNDS):
     """Iterative magnitude pruning as papers' code does it: one loop a round, torch.nn.utils.prune, a new Adam."""
     module = make(steps=steps)
     network, problem = module.prior.network, module.problems[0]
-    start, rounds = None, []
+    start, remembered, states = None, {}, []
     convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
-    for r in range(ROUNDS + 1):
+    for r in range(rounds + 1):
         if r:       # torch counts and ranks only what its earlier masks have left
             _refresh(convolutions)
             prune.global_unstructured([(c, "weight") for c in convolutions], prune.L1Unstructured, amount=rate)
@@ -46,15 +49,23 @@ def reference(make, rewind_step=0, steps=12, rate=0.2):
         elif rewind_step == 0:
             start = copy.deepcopy(network.state_dict())
         optimizer = torch.optim.Adam(network.parameters(), lr=0.01, fused=True)
-        for step in range(steps):
+        masks = {f"{n}.weight": m.weight_mask for n, m in network.named_modules() if hasattr(m, "weight_mask")}
+        for name, p in network.named_parameters() if r and rewind_step else ():
+            name = name.removesuffix("_orig")
+            state = copy.deepcopy(remembered[name])
+            if name in masks:       # what Adam remembers of removed weights is forgotten with them
+                state |= {k: state[k] * masks[name] for k in ("exp_avg", "exp_avg_sq")}
+            optimizer.state[p] = state
+        for step in range(rewind_step if r and remaining else 0, steps):
             optimizer.zero_grad()
             torch.nn.functional.mse_loss(module.prior(0, step), problem.measurement).backward()
             optimizer.step()
             if r == 0 and step + 1 == rewind_step:
                 start = copy.deepcopy(network.state_dict())
+                remembered = {n: copy.deepcopy(optimizer.state[p]) for n, p in network.named_parameters()}
         _refresh(convolutions)
-        rounds.append({n: w.detach().clone() for n, w in _effective(network).items()})
-    return rounds
+        states.append({n: w.detach().clone() for n, w in _effective(network).items()})
+    return states
 
 
 def _refresh(convolutions):
@@ -72,15 +83,48 @@ def _effective(network):
     return state
 
 
-def test_rounds_are_the_plain_loop_with_torch_prune(make, train):
-    expected = reference(make)
+@pytest.mark.parametrize("rewind_step, retrain", [(0, "all"), (5, "all"), (5, "remaining")])
+def test_five_rounds_are_the_plain_loop_with_torch_prune(make, train, rewind_step, retrain):
+    """Bit for bit, also where rounds start from a later step of the dense one, by all steps or the remaining ones."""
+    expected = reference(make, rewind_step, remaining=retrain == "remaining", rounds=5)
     rounds = Rounds()
-    train(make(), IMP(rounds=ROUNDS, rate=0.2), rounds)
-    assert len(rounds.kept) == len(expected) == ROUNDS + 1
+    train(make(), IMP(rounds=5, rate=0.2, rewind_step=rewind_step, retrain=retrain), rounds)
+    assert len(rounds.kept) == len(expected) == 6
     for (state, _, _), want in zip(rounds.kept, expected, strict=True):
         assert state.keys() == want.keys()
         for name in want:
             assert torch.equal(state[name], want[name]), name
+
+
+def test_remaining_steps_have_the_averages_and_picks_of_their_own(make, train):
+    """A round that starts at step 7 of 20 averages, picks and records the steps 8 to 20 alone."""
+    records, outputs = [], []
+
+    class Watch(pl.Callback):
+        def on_train_batch_end(self, trainer, module, *_):
+            records.extend((trainer.current_epoch, r["step"]) for r in module.records)
+
+        def on_train_batch_start(self, trainer, module, *_):
+            if not hasattr(module, "watched"):
+                module.watched, follow = True, module.follow
+                module.follow = lambda made, loss: (outputs.append((trainer.current_epoch, made[0].clone(),
+                                                                    float(loss))), follow(made, loss))[1]
+
+    rounds = Rounds()
+    module = make(steps=20, window=3, smoothing=0.9)
+    train(module, IMP(rounds=1, rewind_step="35%", retrain="remaining"), Watch(), rounds)
+    own = [(x, loss) for r, x, loss in outputs if r == 1]
+    assert len(own) == 13 and [s for r, s in records if r == 1] == [9, 12, 15, 18, 20]
+    average = own[0][0]
+    averages = [average := 0.9 * average + 0.1 * x if i else x for i, (x, _) in enumerate(own)]
+    torch.testing.assert_close(module.pictures("final")[0], averages[-1], atol=1e-6, rtol=0)
+    spread = [float(torch.stack([x for x, _ in own[i - 2:i + 1]]).var(0, correction=0).mean()) for i in range(2, 13)]
+    picked = 2 + min(range(11), key=spread.__getitem__)
+    summary = module.summary()
+    assert (summary["step_picked"], summary["step_first"], summary["step_last"]) == (7 + picked + 1, 8, 20)
+    torch.testing.assert_close(module.pictures("picked")[0], averages[picked], atol=1e-6, rtol=0)
+    assert summary["loss"] == pytest.approx(sum(loss for _, loss in own) / 13, rel=1e-5)
+    assert rounds.kept[0][2]["step_first"] == 1 and rounds.kept[0][2]["step_last"] == 20
 
 
 @pytest.mark.parametrize("rewind_step", [0, 2])
@@ -138,12 +182,17 @@ class Die(pl.Callback):
 
 @pytest.mark.parametrize("round_, batch", [(0, 0), (1, 0), (1, 1), (1, 2), (2, 0), (3, 1)])
 @pytest.mark.parametrize("seconds", [0.0, 1e9], ids=["each batch", "round ends"])
-@pytest.mark.parametrize("rewind_step", [0, 7])
-def test_resume_is_exact(make, train, tmp_path, round_, batch, seconds, rewind_step):
+@pytest.mark.parametrize("pruner, fit", [
+    ({}, {}), ({"rewind_step": 7}, {}), ({"rewind_step": 7, "retrain": "remaining"}, {}),
+    ({}, {"stop": "wmv", "patience": 1, "log_every": 2})], ids=["start", "rewound", "remaining", "stopped"])
+def test_resume_is_exact(make, train, tmp_path, round_, batch, seconds, pruner, fit):
     """Killed before a checkpoint is written, resumed from the last: the same bits as without the interruption."""
-    pruner = dict(rounds=ROUNDS, rate=0.2, rewind_step=rewind_step)
+    pruner = dict(rounds=ROUNDS, rate=0.2, **pruner)
+    make = functools.partial(make, **fit)
     whole = Rounds()
     train(make(), IMP(**pruner), whole)
+    if fit:
+        assert min(s["step_last"] for _, _, s in whole.kept) < 12
     path = tmp_path / "checkpoint.ckpt"
     before, after = Rounds(), Rounds()
     with pytest.raises(RuntimeError, match="killed"):
@@ -173,3 +222,56 @@ def test_a_replayed_ticket_is_the_round_that_found_it(make, train, tmp_path):
     fresh = Rounds()
     train(make(), Replay(str(tmp_path / "round_02.safetensors"), init="fresh"), fresh)     # the same seed: the same
     assert all(torch.equal(fresh.kept[0][0][k], v) for k, v in rounds.kept[2][0].items())
+
+
+# ---- stopping across rounds -------------------------------------------------------------------------------------
+
+class Losses(pl.Callback):
+    """Have the rounds end with given losses."""
+
+    def __init__(self, *losses):
+        self.losses = losses
+
+    def on_train_start(self, trainer, module):
+        module.round_loss = lambda: self.losses[trainer.current_epoch]
+
+
+@pytest.mark.parametrize("stop, patience, fits", [(None, 2, 6), ("loss_rises", 2, 5), ("loss_rises", 1, 2),
+                                                  ("loss_rises", 3, 6)])
+def test_no_round_starts_once_the_loss_keeps_rising(make, train, stop, patience, fits):
+    rounds = Rounds()
+    train(make(steps=2), IMP(rounds=5, stop=stop, patience=patience), Losses(3, 3.1, 2, 2.5, 2.6, 2.4), rounds)
+    assert len(rounds.kept) == fits
+
+
+def test_a_run_that_ended_by_itself_stays_ended(make, train, tmp_path):
+    """Killed after its last round and taken up again: no further round."""
+    path, rounds = tmp_path / "checkpoint.ckpt", Rounds()
+    pruner = dict(rounds=5, stop="loss_rises", patience=2)
+    losses = Losses(3, 3.1, 3.2, 2.5, 2.6, 2.4)
+    train(make(steps=2), IMP(**pruner), losses, rounds, Checkpoint(path))
+    assert len(rounds.kept) == 3
+    train(make(steps=2), IMP(**pruner), losses, rounds, Checkpoint(path), ckpt_path=path)
+    assert len(rounds.kept) == 3
+
+
+def test_a_round_that_stops_before_the_rewind_step_is_told(make, train):
+    with pytest.raises(InputError, match="round 0 was stopped at step .*, before pruner.rewind_step=60"):
+        train(make(steps=60, stop="wmv", patience=1), IMP(rounds=1, rewind_step=60))
+    with pytest.raises(InputError, match="pruner.rewind_step=100% with pruner.retrain=remaining leaves no step"):
+        train(make(), IMP(rounds=1, rewind_step="100%", retrain="remaining"))
+
+
+def test_each_round_has_its_own_code_if_asked(make, train):
+    codes = []
+
+    class Codes(pl.Callback):
+        def on_train_batch_start(self, trainer, module, batch, batch_idx):
+            codes.append((trainer.current_epoch, module.prior.code().clone()))
+
+    module = make()
+    module.prior.redraw = True
+    train(module, IMP(rounds=2), Codes())
+    for round_, code in codes:
+        assert torch.equal(code, uniform_code(4, 24, 20, 3, 0, round_))
+    assert {r for r, _ in codes} == {0, 1, 2}

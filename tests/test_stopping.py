@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from lipfw.fit.stopping import WindowedVariance, last_before_rises
+from lipfw.fit.stopping import MovingVariance, WindowedVariance, last_before_rises, rises
 
 
 def outputs(steps, n=7, seed=0, scale=None):
@@ -132,7 +132,7 @@ def test_reset_forgets_everything(before):
         np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("losses, rises, last", [
+@pytest.mark.parametrize("losses, patience, last", [
     ([1.0], 2, 0),
     ([3.0, 2.0, 1.0], 2, 2),
     ([1.0, 2.0], 2, 1),                        # one rise is not two
@@ -145,5 +145,66 @@ def test_reset_forgets_everything(before):
     ([2.0, 1.0, 2.0, 3.0, 2.9, 3.0, 3.1, 3.2], 3, 4),
     ([2.0, 1.0, 2.0], 1, 1),
 ])
-def test_the_last_round_before_the_loss_rises(losses, rises, last):
-    assert last_before_rises(losses, rises) == last
+def test_the_last_round_before_the_loss_rises(losses, patience, last):
+    assert last_before_rises(losses, patience) == last
+
+
+@pytest.mark.parametrize("losses, count", [([], 0), ([1.0], 0), ([1.0, 2.0], 1), ([3.0, 1.0, 2.0, 3.0], 2),
+                                           ([1.0, 2.0, 3.0, 3.0], 0), ([1.0, 2.0, 1.5, 1.6], 1)])
+def test_rises_in_a_row(losses, count):
+    assert rises(losses) == count
+
+
+def moving(x, patience, rate=0.1, first=100):
+    """Return V_t (NaN before step `first`), the picks and E at the last pick, in plain numpy (facts, section 5)."""
+    mean, v, variance, picks, least, best, answer = x[0].astype(float), 0.0, [], [], np.inf, None, None
+    for t, value in enumerate(x.astype(float), 1):
+        delta = value - mean
+        mean = np.clip(mean + rate * delta, 0, 1)
+        v = (1 - rate) * (v + rate * (delta**2).mean())
+        variance.append(v if t >= first else np.nan)
+        if t < first:
+            picks.append(t)
+            continue
+        if v < least and not (best is not None and t - best > patience):
+            least, best, answer = v, t, mean
+        picks.append(best)
+    return np.array(variance), picks, answer
+
+
+@pytest.mark.parametrize("patience", [3, 30, 1000])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_moving_variance_and_its_pick(patience, seed):
+    x = outputs(220, seed=seed, scale=1 + np.sin(np.arange(220) / 30 + seed)).reshape(220, 7)
+    rule = MovingVariance([(1, 1, 7)], patience)
+    variance, picks, kept = [], [], None
+    for t, value in enumerate(x, 1):
+        if rule.update([torch.from_numpy(value).view(1, 1, 1, 7)], torch.tensor(t)):
+            kept = rule.pictures([])[0].clone()
+        variance.append(float(rule.variance))
+        picks.append(int(rule.step))
+    expected, expected_picks, answer = moving(x, patience)
+    np.testing.assert_allclose(variance, expected, rtol=1e-4)
+    assert picks == expected_picks
+    np.testing.assert_allclose(kept.flatten().numpy(), answer, atol=1e-6)
+
+
+def test_the_moving_average_is_clipped_and_reset():
+    rule = MovingVariance([(1, 1, 2), (1, 1, 1)])
+    for _ in range(2):      # the second time after a reset: the same
+        rule.reset()
+        for t, value in enumerate((0.2, 30.0, 0.5), 1):
+            rule.update([torch.full((1, 1, 1, 2), value), torch.full((1, 1, 1, 1), -value)], torch.tensor(t))
+        assert [float(p.mean()) for p in rule.pictures([])] == pytest.approx([0.95, 0.0])
+
+
+@pytest.mark.parametrize("patience", [1, 7])
+def test_a_pick_is_over_once_nothing_later_can_be_picked(patience):
+    scale = np.ones(40)
+    scale[:12] = np.linspace(1, 0.1, 12)
+    x = (0.5 + scale[:, None] * np.where(np.arange(40) % 2, 0.1, -0.1)[:, None] * np.ones((1, 7))).astype(np.float32)
+    rule, over = WindowedVariance(7, window=2, patience=patience), []
+    for t, value in enumerate(x, 1):
+        rule.update([torch.from_numpy(value)], torch.tensor(t))
+        over.append(bool(rule.over(torch.tensor(t))))
+    assert over == [t >= 12 + patience for t in range(1, 41)]
