@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from rich.console import Console
 
 from lipfw.errors import InputError
 from lipfw.report import origin, read, stats, table
@@ -359,18 +360,32 @@ def test_seven_pruners_at_six_sparsities_take_one_table_in_80_columns(narrow, ca
     assert all(1 <= sum(column) < 7 for column in stars)
 
 
-def test_more_sparsities_than_fit_go_into_tables_below(narrow, capsys):
+def test_a_label_takes_two_lines_where_that_keeps_the_table_whole(narrow, capsys):
+    for i, rate in enumerate((0.25, 0.5)):
+        for s in range(2):
+            made = rounds(*((x, 29 + s / 10 + i) for x in (0, 0.2, 0.59, 0.79, 0.89, 0.95)))
+            make(Path(f"a/{rate}-{s}"), config(s, pruner="magnitude", pruner__rate=rate), made)
+    assert main(["a"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert len(shown[1].split()) == 8 and max(map(len, shown)) <= 80
+    assert [x.split()[0] for x in shown[2:6]] == ["magnitude", "rate=0.25", "magnitude", "rate=0.5"]
+
+
+def test_more_sparsities_than_fit_go_into_tables_below(narrow):
     ladder = [round(1 - 0.8 ** r, 4) for r in range(17)]
     seven_pruners(Path("a"), *ladder)
     make(Path("a/t"), config(0, pruner="ticket", pruner__path="x"), rounds(*((s, 25) for s in ladder)),
          tickets=[ticket(r, s) for r, s in enumerate(ladder)])
-    make(Path("a/u"), config(0, pruner="ticket", pruner__path="y"), rounds((0.2, 25)), 0, tickets=[ticket(1, 0.2)])
-    assert main(["a"]) == 0
-    out = capsys.readouterr().out
-    shown = out.split("\n\n")[0].splitlines()
-    assert max(map(len, out.splitlines())) <= 80
-    assert [h for x in shown if x.startswith("pruner") for h in x.split()[2:]] == [f"{s:.2%}" for s in ladder]
-    assert "…" not in out
+    make(Path("a/u"), config(0, pruner="ticket", pruner__path="y" * 70), rounds((0.2, 25)), 0)
+    groups = stats.group(read.read_runs([Path("a")]).finished)[0]
+    for width in range(60, 100):
+        console = Console(width=width, file=io.StringIO())
+        console.print(table.terminal([], stats.compare(groups), console))
+        shown = console.file.getvalue().split("\n\n")[0].splitlines()
+        assert max(map(len, shown)) <= width and "…" not in "".join(shown)
+        heads = [x.split() for x in shown if x.startswith("pruner")]
+        assert [h for x in heads for h in x[2:]] == [f"{s:.2%}" for s in ladder]
+        assert all(len(x) > 3 for x in heads[:-1]), "a long label leaves room for more than one column"
 
 
 # --- the choice of the round
@@ -421,6 +436,8 @@ def test_the_same_ticket_and_seed_counts_once_wherever_it_lies(tmp_path):
     replay(tmp_path / "a/2", 0, [ticket(0, run="its task.seed differed")], path="runs/found/other")
     found, twins = labels(tmp_path / "a")
     assert found == [("inpaint-astronaut-skip-ticket", 2)] and len(twins) == 1
+    replay(tmp_path / "a/3", 0, [ticket(0, seed=1, run=ticket(0)["found"]["run"])])
+    assert labels(tmp_path / "a")[0] == [("inpaint-astronaut-skip-ticket", 3)]
 
 
 def test_one_round_another_and_the_whole_run_are_told_apart(tmp_path):
@@ -428,9 +445,10 @@ def test_one_round_another_and_the_whole_run_are_told_apart(tmp_path):
     replay(tmp_path / "a/1", 0, [ticket(7)])
     replay(tmp_path / "a/2", 0, [ticket(8)])
     replay(tmp_path / "a/3", 0, [ticket(3), ticket(5)])
+    replay(tmp_path / "a/4", 0, [ticket(0)])
     assert [g.removeprefix("inpaint-astronaut-skip-ticket pruner.path=") for g, _ in labels(tmp_path / "a")[0]] == [
-        "denoise-baby-skip-imp", "denoise-baby-skip-imp round 7", "denoise-baby-skip-imp round 8",
-        "denoise-baby-skip-imp rounds 3,5"]
+        "denoise-baby-skip-imp", "denoise-baby-skip-imp round 0", "denoise-baby-skip-imp round 7",
+        "denoise-baby-skip-imp round 8", "denoise-baby-skip-imp rounds 3,5"]
 
 
 def test_tickets_of_other_options_are_told_apart_by_their_hash_where_the_label_does_not(narrow, capsys):
@@ -534,7 +552,7 @@ def test_unfinished_runs_are_named_and_left_out(study, capsys):
 @pytest.mark.parametrize("pruner, options, total", [
     ("none", {}, 1), ("imp", {}, 3), ("imp", {"sparsities": None, "params": None, "rewind_step": "5%"}, 3),
     ("imp", {"sparsities": [0.5]}, None), ("imp", {"params": 4000}, None), ("imp", {"stop": "loss_rises"}, None),
-    ("imp", {"rounds": None}, None), ("snip", {"rounds": 2}, None), ("ticket", {"path": "x"}, None)])
+    ("imp", {"rounds": "many"}, None), ("snip", {"rounds": 2}, None), ("ticket", {"path": "x"}, None)])
 def test_a_total_is_told_only_where_the_config_tells_it(tmp_path, pruner, options, total):
     c = config(0, pruner=pruner)
     c["pruner"] |= options
