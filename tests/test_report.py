@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from rich.console import Console
 
 from lipfw.errors import InputError
-from lipfw.report import read, stats, table
+from lipfw.report import origin, read, stats, table
 from lipfw.report.__main__ import main
 
 METRICS = ("psnr_peak", "psnr_picked", "psnr_final", "ssim_picked", "loss", "seconds")
@@ -47,23 +48,42 @@ def records(seed, n=3, **changes):
             for r in range(n)]
 
 
-def make(folder, c, rounds, best=1, degraded=20.5, finished=True):
+def rounds(*pairs, **changes):
+    """Records of (sparsity, picked PSNR); the peak is 1 dB above."""
+    return [{"round": i, "sparsity": s, "params_left": round(1000 * (1 - s)), "loss": 0.01, "psnr_picked": p,
+             "psnr_peak": p if p is None else p + 1, "psnr_final": p, "ssim_picked": 0.8, "seconds": 1.0, **changes}
+            for i, (s, p) in enumerate(pairs)]
+
+
+def ticket(round_, sparsity=0.5, seed=0, label="denoise-baby-skip-imp", options="0a1b2c3d", run=None):
+    """What result.json tells of a ticket that was replayed."""
+    found = {"label": label, "options": options, "seed": str(seed), "run": run or f"{label}-s{seed}-{options}",
+             "round": str(round_), "sparsity": sparsity}
+    return {"file": f"runs/found/{found['run']}/tickets/round_{round_:02d}.safetensors", "found": found}
+
+
+def make(folder, c, rounds, best=1, degraded=20.5, finished=True, **more):
     """Write a run folder as lipfw does."""
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(c))
     (folder / "rounds.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rounds))
     if finished:
         result = {"run": folder.name, "best_round": best, "rounds": rounds,
-                  "degraded": {"psnr": degraded, "ssim": None if degraded is None else 0.4}, "config": c}
+                  "degraded": {"psnr": degraded, "ssim": None if degraded is None else 0.4}, "config": c, **more}
         (folder / "result.json").write_text(json.dumps(result, indent=1))
     return folder
 
 
 @pytest.fixture
-def study(tmp_path, monkeypatch):
-    """runs/study with three seeds of imp, in the current folder; the terminal has 80 columns."""
+def narrow(tmp_path, monkeypatch):
+    """The current folder is empty, and the terminal has 80 columns."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
+
+
+@pytest.fixture
+def study(narrow):
+    """runs/study with three seeds of imp, in the current folder."""
     for seed, best in enumerate((1, 2, 1)):
         make(Path(f"runs/study/denoise-astronaut-skip-imp-s{seed}-0000000{seed}"), config(seed), records(seed), best,
              20.5 + seed / 10)
@@ -207,6 +227,273 @@ def test_several_folders_make_one_report(study):
     assert lines(study / "report.csv")[0]["n"] == "4" and not Path("runs/more/report.csv").exists()
 
 
+def test_options_of_the_same_name_tell_no_other_pruner_apart(tmp_path):
+    snip = config(0, pruner="snip")
+    snip["pruner"] |= {"rounds": 5, "rate": None}
+    assert [g for g, _ in grouped(tmp_path / "a", config(0), snip)[0]] == [
+        "denoise-astronaut-skip-imp", "denoise-astronaut-skip-snip"]
+    assert [g for g, _ in grouped(tmp_path / "b", config(0), snip, config(0, pruner__rate=0.5))[0]] == [
+        "denoise-astronaut-skip-imp pruner.rate=0.2", "denoise-astronaut-skip-imp pruner.rate=0.5",
+        "denoise-astronaut-skip-snip"]
+
+
+def test_a_seed_that_stopped_early_counts_in_its_own_rounds_alone(narrow, capsys):
+    make(Path("a/0"), config(0), rounds((0, 30), (0.2, 31), (0.36, 29)), 1)
+    make(Path("a/1"), config(1), rounds((0, 32), (0.2, 33)), 0)
+    make(Path("a/2"), config(2), rounds((0, 34)), 0)
+    assert main(["a"]) == 0
+    rows = lines(Path("a/report.csv"))
+    assert [(r["n"], r["chosen"], float(r["sparsity"]), float(r["psnr_picked_mean"])) for r in rows] == [
+        ("3", "2", 0, 32), ("2", "1", 0.2, 32), ("1", "0", 0.36, 29)]
+    assert float(rows[0]["psnr_picked_sd"]) == 2 and rows[2]["psnr_picked_sd"] == ""
+    table = [x.split()[:6] for x in capsys.readouterr().out.splitlines()[3:6]]
+    assert table == [["*0", "0.00%", "1,000", "3", "33.00±2.0", "32.00±2.0"],
+                     ["1", "20.00%", "800", "2", "33.00±1.4", "32.00±1.4"],
+                     ["2", "36.00%", "640", "1", "30.00", "29.00"]]
+
+
+# --- groups side by side
+
+def compared(folder):
+    return stats.compare(stats.group(read.read_runs([folder]).finished)[0])
+
+
+@pytest.fixture
+def pruners(narrow):
+    """Two seeds of imp, of which one stopped early, and two of snip, in the current folder."""
+    make(Path("p/imp0"), config(0), rounds((0, 30), (0.2, 29), (0.36, 28), (0.5904, 27)))
+    make(Path("p/imp1"), config(1), rounds((0, 32), (0.2, 30)))
+    make(Path("p/snip0"), config(0, pruner="snip"), rounds((0, 30), (0.2, 28), (0.59, 26), (0.79, 25)))
+    make(Path("p/snip1"), config(1, pruner="snip"), rounds((0, 32), (0.2, 29), (0.59, 27), (0.79, None)))
+    return Path("p")
+
+
+def test_pruners_stand_side_by_side_at_the_sparsities_that_two_reached(pruners, capsys):
+    assert main([str(pruners)]) == 0
+    out = [x.rstrip() for x in capsys.readouterr().out.splitlines()]
+    assert out[:9] == ["denoise-astronaut-skip: PSNR picked, dB (*: the best)",
+                       "pruner n     0.00%     20.00%     59.02%",
+                       "imp    2 31.00±1.4 *29.50±.71 *27.00 (1)",
+                       "snip   2 31.00±1.4  28.50±.71  26.50±.71",
+                       "",
+                       "denoise-astronaut-skip: PSNR peak, dB (*: the best)",
+                       "pruner n     0.00%     20.00%     59.02%",
+                       "imp    2 32.00±1.4 *30.50±.71 *28.00 (1)",
+                       "snip   2 32.00±1.4  29.50±.71  27.50±.71"]
+    text = (pruners / "report.md").read_text().splitlines()
+    assert text[:6] == ["### `denoise-astronaut-skip`: PSNR picked, dB (bold: the best)", "",
+                        "| pruner | n | 0.00% | 20.00% | 59.02% |", "| :--- | ---: | ---: | ---: | ---: |",
+                        "| `imp` | 2 | 31.00 ± 1.41 | **29.50 ± 0.71** | **27.00 (1)** |",
+                        "| `snip` | 2 | 31.00 ± 1.41 | 28.50 ± 0.71 | 26.50 ± 0.71 |"]
+
+
+def test_a_group_without_a_sparsity_has_a_dash_there(pruners):
+    for i, last in enumerate((24, 22)):
+        make(pruners / f"random{i}", config(i, pruner="random"), rounds((0, 30), (0.79, last)))
+    make(pruners / "dense", config(0, pruner="none"), rounds((0, 31)), 0)
+    assert main([str(pruners)]) == 0
+    assert (pruners / "report.md").read_text().splitlines()[2:8] == [
+        "| pruner | n | 0.00% | 20.00% | 59.02% | 79.00% |", "| :--- | ---: | ---: | ---: | ---: | ---: |",
+        "| `imp` | 2 | **31.00 ± 1.41** | **29.50 ± 0.71** | **27.00 (1)** | - |",
+        "| `none` | 1 | **31.00** | - | - | - |",
+        "| `random` | 2 | 30.00 ± 0.00 | - | - | 23.00 ± 1.41 |",
+        "| `snip` | 2 | **31.00 ± 1.41** | 28.50 ± 0.71 | 26.50 ± 0.71 | **25.00 (1)** |"]
+
+
+def test_sparsities_a_thousandth_apart_are_the_same_and_no_further(tmp_path):
+    for i, s in enumerate((0.7, 0.701)):
+        make(tmp_path / f"a/{i}", config(0, pruner__rate=i), rounds((s, 30), (0.8 + 2 * s / 1000, 30)))
+    assert [c.sparsities for c in compared(tmp_path / "a")] == [pytest.approx([0.7005, 0.801401])]
+    for i, s in enumerate((0.7, 0.7011)):
+        make(tmp_path / f"b/{i}", config(0, pruner__rate=i), rounds((s, 30)), 0)
+    assert compared(tmp_path / "b") == []
+
+
+def test_two_rounds_of_a_group_never_share_a_column(tmp_path):
+    make(tmp_path / "a/0", config(0), rounds((0.9988, 20), (0.9990, 21)))
+    make(tmp_path / "a/1", config(0, pruner="snip"), rounds((0.9991, 22)), 0)
+    (c,) = compared(tmp_path / "a")
+    assert [[r and r.stats["psnr_picked"].mean for r in column] for column in c.rows] == [[21, 22]]
+
+
+def test_only_groups_that_differ_in_their_pruner_are_compared(tmp_path, capsys):
+    pair = rounds((0, 30), (0.2, 29))
+    for i, c in enumerate([config(0), config(0, pruner="snip"), config(0, fit__steps=9), config(0, task="inpaint"),
+                           config(0, image="camera"), config(0, image="camera", pruner__rate=0.5)]):
+        make(tmp_path / f"a/{i}", c, pair)
+    assert [(c.title, [g.pruner for g in c.groups]) for c in compared(tmp_path / "a")] == [
+        ("denoise-astronaut-skip fit.steps=3000", ["imp rate=0.2", "snip"]),
+        ("denoise-camera-skip fit.steps=3000", ["imp rate=0.2", "imp rate=0.5"])]
+    assert main([str(tmp_path / "a/0"), "--out", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.startswith("denoise-astronaut-skip-imp\n")
+
+
+def test_the_dense_round_alone_is_no_comparison(tmp_path):
+    for i, (c, s) in enumerate(((config(0), 0.2), (config(0, pruner="snip"), 0.5))):
+        make(tmp_path / f"a/{i}", c, rounds((0, 30), (s, 29)))
+    assert compared(tmp_path / "a") == []
+
+
+def test_without_a_clean_picture_nothing_is_compared(tmp_path, capsys):
+    for i, c in enumerate((config(0), config(0, pruner="snip"))):
+        make(tmp_path / f"a/{i}", c, rounds((0, None), (0.2, None)), degraded=None)
+    assert main([str(tmp_path / "a")]) == 0
+    shown = capsys.readouterr().out + (tmp_path / "a/report.md").read_text()
+    assert ": the best)" not in shown and "lost" not in shown and "denoise-astronaut-skip-snip" in shown
+
+
+def seven_pruners(folder, *sparsities):
+    for p in ("imp", "magnitude", "snip", "grasp", "synflow", "random", "random_like"):
+        for s in range(3):
+            picked = np.random.default_rng([s, len(p)]).uniform(28, 30, len(sparsities))
+            make(folder / f"{p}{s}", config(s, pruner=p), rounds(*zip(sparsities, picked, strict=True)))
+
+
+def test_seven_pruners_at_six_sparsities_take_one_table_in_80_columns(narrow, capsys):
+    seven_pruners(Path("a"), 0, 0.2, 0.59, 0.79, 0.89, 0.95)
+    assert main(["a"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert max(map(len, shown)) <= 80
+    assert shown[1].split() == ["pruner", "n", "0.00%", "20.00%", "59.00%", "79.00%", "89.00%", "95.00%"]
+    assert [len(x.split()) for x in shown[2:10]] == [8] * 7 + [0]
+    stars = [[x.split()[c].startswith("*") for x in shown[2:9]] for c in range(2, 8)]
+    assert all(1 <= sum(column) < 7 for column in stars)
+
+
+def test_a_label_takes_two_lines_where_that_keeps_the_table_whole(narrow, capsys):
+    for i, rate in enumerate((0.25, 0.5)):
+        for s in range(2):
+            made = rounds(*((x, 29 + s / 10 + i) for x in (0, 0.2, 0.59, 0.79, 0.89, 0.95)))
+            make(Path(f"a/{rate}-{s}"), config(s, pruner="magnitude", pruner__rate=rate), made)
+    assert main(["a"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert len(shown[1].split()) == 8 and max(map(len, shown)) <= 80
+    assert [x.split()[0] for x in shown[2:6]] == ["magnitude", "rate=0.25", "magnitude", "rate=0.5"]
+
+
+def test_more_sparsities_than_fit_go_into_tables_below(narrow):
+    ladder = [round(1 - 0.8 ** r, 4) for r in range(17)]
+    seven_pruners(Path("a"), *ladder)
+    make(Path("a/t"), config(0, pruner="ticket", pruner__path="x"), rounds(*((s, 25) for s in ladder)),
+         tickets=[ticket(r, s) for r, s in enumerate(ladder)])
+    make(Path("a/u"), config(0, pruner="ticket", pruner__path="y" * 70), rounds((0.2, 25)), 0)
+    groups = stats.group(read.read_runs([Path("a")]).finished)[0]
+    for width in range(60, 100):
+        console = Console(width=width, file=io.StringIO())
+        console.print(table.terminal([], stats.compare(groups), console))
+        shown = console.file.getvalue().split("\n\n")[0].splitlines()
+        assert max(map(len, shown)) <= width and "…" not in "".join(shown)
+        heads = [x.split() for x in shown if x.startswith("pruner")]
+        assert [h for x in heads for h in x[2:]] == [f"{s:.2%}" for s in ladder]
+        assert all(len(x) > 3 for x in heads[:-1]), "a long label leaves room for more than one column"
+
+
+# --- the choice of the round
+
+def test_what_the_choice_without_the_clean_picture_lost(tmp_path, capsys):
+    make(tmp_path / "a/0", config(0), rounds((0, 30), (0.2, 31), (0.36, 31.5)), 1, oracle_round=2)      # lost 0.5
+    make(tmp_path / "a/1", config(1), rounds((0, 32), (0.2, 31), (0.36, 30.7)), 2, oracle_round=0)      # lost 1.3
+    make(tmp_path / "a/2", config(2), rounds((0, 30), (0.2, 33), (0.36, 32)), 1)        # none, and an older run
+    assert main([str(tmp_path / "a")]) == 0
+    out = capsys.readouterr().out.splitlines()
+    at = next(i for i, x in enumerate(out) if x.startswith("* chosen"))
+    assert out[at + 1] == "PSNR picked that this choice lost to the best by the clean picture: 0.60±.66 dB"
+    row = lines(tmp_path / "a/report.csv")[0]
+    assert float(row["lost_psnr_mean"]) == pytest.approx(0.6) and row["lost_psnr_n"] == "3"
+    assert float(row["lost_psnr_sd"]) == pytest.approx(np.sqrt((0.1 ** 2 + 0.7 ** 2 + 0.6 ** 2) / 2))
+    assert "by the clean picture: 0.60 ± 0.66 dB" in (tmp_path / "a/report.md").read_text()
+
+
+def test_one_round_leaves_no_choice_to_lose_by(tmp_path, capsys):
+    make(tmp_path / "a/0", config(0, pruner="none"), rounds((0, 30)), 0)
+    assert main([str(tmp_path / "a")]) == 0 and "lost" not in capsys.readouterr().out
+
+
+# --- replayed tickets
+
+def replay(folder, seed, found, pruner="ticket", path="runs/x", init="ticket", **more):
+    """A replay's run folder, with a round for each ticket."""
+    c = config(seed, task="inpaint", pruner=pruner, pruner__path=path, pruner__init=init)
+    made = rounds(*((t["found"]["sparsity"], 30 + seed) for t in found)) if found else rounds((0.5, 30))
+    return make(folder, c, made, 0, tickets=found, **more)
+
+
+def labels(folder):
+    groups, twins = stats.group(read.read_runs([folder]).finished)
+    return [(g.label, len(g.runs)) for g in groups], twins
+
+
+def test_tickets_of_other_seeds_are_members_of_one_group(tmp_path):
+    for s in range(3):      # each its own ticket, found with another seed and in as many rounds as that run had
+        replay(tmp_path / f"a/{s}", 0, [ticket(r, 0.1 * r, s) for r in range(2 + s)], path=f"runs/found/s{s}")
+    found, twins = labels(tmp_path / "a")
+    assert found == [("inpaint-astronaut-skip-ticket", 3)] and not twins
+
+
+def test_the_same_ticket_and_seed_counts_once_wherever_it_lies(tmp_path):
+    replay(tmp_path / "a/0", 0, [ticket(0)], path="runs/found/s0")
+    replay(tmp_path / "a/1", 0, [ticket(0)], path="elsewhere")
+    replay(tmp_path / "a/2", 0, [ticket(0, run="its task.seed differed")], path="runs/found/other")
+    found, twins = labels(tmp_path / "a")
+    assert found == [("inpaint-astronaut-skip-ticket", 2)] and len(twins) == 1
+    replay(tmp_path / "a/3", 0, [ticket(0, seed=1, run=ticket(0)["found"]["run"])])
+    assert labels(tmp_path / "a")[0] == [("inpaint-astronaut-skip-ticket", 3)]
+
+
+def test_one_round_another_and_the_whole_run_are_told_apart(tmp_path):
+    replay(tmp_path / "a/0", 0, [ticket(r) for r in range(9)])
+    replay(tmp_path / "a/1", 0, [ticket(7)])
+    replay(tmp_path / "a/2", 0, [ticket(8)])
+    replay(tmp_path / "a/3", 0, [ticket(3), ticket(5)])
+    replay(tmp_path / "a/4", 0, [ticket(0)])
+    assert [g.removeprefix("inpaint-astronaut-skip-ticket pruner.path=") for g, _ in labels(tmp_path / "a")[0]] == [
+        "denoise-baby-skip-imp", "denoise-baby-skip-imp round 0", "denoise-baby-skip-imp round 7",
+        "denoise-baby-skip-imp round 8", "denoise-baby-skip-imp rounds 3,5"]
+
+
+def test_tickets_of_other_options_are_told_apart_by_their_hash_where_the_label_does_not(narrow, capsys):
+    replay(Path("a/0"), 0, [ticket(0), ticket(1)])
+    replay(Path("a/1"), 0, [ticket(0), ticket(1)], init="fresh")
+    replay(Path("a/2"), 0, [ticket(0, label="denoise-baby-skip-snip", options="cccccccc"), ticket(1)])
+    assert not [g for g, _ in labels(Path("a"))[0] if "options" in g]
+    replay(Path("a/3"), 0, [ticket(0, options="ffffffff"), ticket(1, options="ffffffff")])
+    assert [g for g, _ in labels(Path("a"))[0] if "options" in g] == [
+        "inpaint-astronaut-skip-ticket pruner.path=denoise-baby-skip-imp pruner.init=ticket "
+        f"pruner.path.options={x}" for x in ("0a1b2c3d", "ffffffff")]
+    assert main(["a"]) == 0
+    assert "denoise-baby-skip-imp (ffffffff)" in (Path("a/report.md")).read_text()
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("tickets", [None, [], [{"file": "x"}], [{"file": "x", "found": None}],
+                                     [{"file": "x", "found": ticket(0)["found"] | {"label": None}}],
+                                     [ticket(0), {"file": "x", "found": ticket(1)["found"] | {"seed": "unknown"}}]])
+def test_where_the_origin_is_not_told_the_path_stands(tmp_path, tickets, capsys):
+    for s in range(2):
+        c = config(s, pruner="ticket", pruner__path=f"runs/x{s}")
+        make(tmp_path / f"a/{s}", c, rounds((0.5, 30)), 0, tickets=tickets)
+    assert labels(tmp_path / "a")[0] == [(f"denoise-astronaut-skip-ticket pruner.path=runs/x{s}", 1) for s in range(2)]
+    assert main([str(tmp_path / "a")]) == 0 and "tickets used" not in capsys.readouterr().out
+
+
+def test_a_table_tells_which_tickets_were_used(narrow, capsys):
+    for s in range(3):
+        replay(Path(f"a/{s}"), s, [ticket(r, x, s) for r, x in enumerate((0, 0.2, 0.36))])
+        replay(Path(f"a/l{s}"), s, [ticket(2, 0.36, s + 1)], pruner="random_like", init="fresh")
+    assert main(["a"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    at = out.index("tickets used")
+    assert max(map(len, out)) <= 80
+    assert out[at + 1].split() == ["group", "tickets", "found", "by", "seeds", "rounds", "sparsity", "init"]
+    assert out[at + 2].split()[-4:] == ["1..3", "2", "36.00%", "fresh"]
+    text = (Path("a/report.md")).read_text().split("### tickets used\n\n")[1].splitlines()
+    assert text[:5] == [
+        "| group | tickets found by | seeds | rounds | sparsity | init |",
+        "| :--- | :--- | ---: | ---: | ---: | ---: |",
+        "| `inpaint-astronaut-skip-random_like` | `denoise-baby-skip-imp` | 1..3 | 2 | 36.00% | fresh |",
+        "| `inpaint-astronaut-skip-ticket` | `denoise-baby-skip-imp` | 0..2 | 0..2 | 0.00%..36.00% | ticket |", ""]
+
+
 # --- what is shown
 
 def test_the_terminal_table_fits_80_columns(study, capsys):
@@ -260,6 +547,17 @@ def test_unfinished_runs_are_named_and_left_out(study, capsys):
         assert f"not finished, left out: runs/study/{told}" in out
         assert told in (study / "report.md").read_text()
     assert {r["n"] for r in lines(study / "report.csv")} == {"3"}
+
+
+@pytest.mark.parametrize("pruner, options, total", [
+    ("none", {}, 1), ("imp", {}, 3), ("imp", {"sparsities": None, "params": None, "rewind_step": "5%"}, 3),
+    ("imp", {"sparsities": [0.5]}, None), ("imp", {"params": 4000}, None), ("imp", {"stop": "loss_rises"}, None),
+    ("imp", {"rounds": "many"}, None), ("snip", {"rounds": 2}, None), ("ticket", {"path": "x"}, None)])
+def test_a_total_is_told_only_where_the_config_tells_it(tmp_path, pruner, options, total):
+    c = config(0, pruner=pruner)
+    c["pruner"] |= options
+    run = read.read_run(make(tmp_path / "a", c, records(0, 1), finished=False))
+    assert (run.done, run.total) == (1, total)
 
 
 def test_nothing_finished(study, tmp_path, capsys):
@@ -381,6 +679,6 @@ def test_no_torch(study):
                    env={"PYTHONPATH": ":".join(sys.path), "PATH": ""})
 
 
-@pytest.mark.parametrize("module", [read, stats, table])
+@pytest.mark.parametrize("module", [origin, read, stats, table])
 def test_docstring_examples(module):
     assert doctest.testmod(module).failed == 0

@@ -7,6 +7,7 @@ from torch import Tensor
 from lipfw.fit.evaluation import psnr
 from lipfw.fit.progress import spoken
 from lipfw.problem import Problem
+from lipfw.report.origin import origins, spans
 
 
 def panels(problem: Problem, view: Tensor, restored: Tensor, view_psnr: float) -> list:
@@ -39,9 +40,27 @@ def rounds_table(result: dict) -> Table:
 
 
 def closing(folder: Path, result: dict) -> str:
-    """Return the last lines of a run: what was gained and where it lies."""
+    """Return the last lines of a run: what was gained, from which tickets if it replayed any, and where it lies."""
     best = result["rounds"][result["best_round"]]
-    line = f"* round {best['round']}, chosen without the clean picture: {best['sparsity']:.1%} sparse"
+    lines = [f"* round {best['round']}, chosen without the clean picture: {best['sparsity']:.1%} sparse"]
     if result["degraded"]["psnr"] is not None:
-        line += f", {result['degraded']['psnr']:.2f} -> {best['psnr_picked']:.2f} dB"
-    return f"{line}\n{folder}/: restored.png, compare.png, rounds.jsonl, result.json"
+        lines[0] += f", {result['degraded']['psnr']:.2f} -> {best['psnr_picked']:.2f} dB"
+    oracle = result.get("oracle_round")
+    if oracle not in (None, best["round"]):
+        by_picture = result["rounds"][oracle]
+        lines.append(f"best round by the clean picture: {oracle} ({by_picture['sparsity']:.1%} sparse, "
+                     f"{by_picture['psnr_picked']:.2f} dB)")
+    lines += tickets_used(result)
+    return "\n".join([*lines, f"{folder}/: restored.png, compare.png, rounds.jsonl, result.json"])
+
+
+def tickets_used(result: dict) -> list[str]:
+    """Return a line for each run whose tickets a result replayed."""
+    init = result["config"]["pruner"].get("init")
+    lines = []
+    for o in origins(result):
+        where, _, pruner = o.label.rpartition("-")
+        which = f"tickets of rounds {spans(o.rounds)}" if len(o.rounds) > 1 else f"ticket of round {o.rounds[0]}"
+        lines.append(f"{which}, found on {where} by {pruner}, seed {o.seed}, in {o.run}"
+                     + (f"; pruner.init={init}" if init is not None else ""))
+    return lines

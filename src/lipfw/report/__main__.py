@@ -10,7 +10,7 @@ from rich.console import Console
 from lipfw.errors import InputError
 from lipfw.files import write_text
 from lipfw.report.read import read_runs
-from lipfw.report.stats import group
+from lipfw.report.stats import compare, group
 from lipfw.report.table import remarks, terminal, to_csv, to_markdown
 
 
@@ -23,8 +23,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="python -m lipfw.report", formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Means and deviations over the seeds of finished runs, round by round.\n\nRuns that differ only in "
-                    "their seeds form a group. The table goes to the terminal,\nto report.csv (all digits) and to "
-                    "report.md. Runs that are not finished are left\nout and named.",
+                    "their seeds form a group. Groups that differ only in their\npruner are compared first, at the "
+                    "sparsities that two of them reached. The tables\ngo to the terminal, to report.csv (all digits) "
+                    "and to report.md. Runs that are not\nfinished are left out and named.",
         epilog="example: python -m lipfw.report runs/default\n\n"
                "Exit status: 0, or 1 if there is nothing to report, a run cannot be read or the\n"
                "report cannot be written.")
@@ -53,6 +54,7 @@ def report(folders: Sequence[Path], out: Path) -> int:
     """
     runs = read_runs(folders)
     groups, twins = group(runs.finished)
+    comparisons = compare(groups)
     left_out = remarks(runs, twins)
     broken = [f"cannot read {folder}: {reason}" for folder, reason in runs.unreadable]
     # a pipe has no width of its own: rather long lines than wrapped cells
@@ -64,12 +66,12 @@ def report(folders: Sequence[Path], out: Path) -> int:
         try:
             out.mkdir(parents=True, exist_ok=True)
             write_text(out / "report.csv", to_csv(groups))
-            write_text(out / "report.md", to_markdown(groups, left_out + broken))
+            write_text(out / "report.md", to_markdown(groups, comparisons, left_out + broken))
             written = f"{out}/: report.csv, report.md"
         except OSError as e:        # the table is still worth printing
             failed = True
             broken.append(f"cannot write to {out}: {e.strerror or e}; choose another folder with --out DIR")
-        console.print(terminal(groups, console))
+        console.print(terminal(groups, comparisons, console))
     for line in (*left_out, *([written] if written else [])):
         console.print(line, soft_wrap=True)
     sys.stdout.flush()

@@ -2,7 +2,7 @@
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,6 +15,7 @@ from lipfw.errors import InputError
 from lipfw.files import read_jsonl
 from lipfw.folder import label_parts
 from lipfw.folder import options as relevant
+from lipfw.report.origin import Origin, origins, spans
 
 METRICS = ("psnr_peak", "psnr_picked", "psnr_final", "ssim_picked", "loss", "seconds")  # of a round; PSNR in dB
 _FILES = ("result.json", "rounds.jsonl", "config.yaml")     # any of them makes a folder a run folder
@@ -28,6 +29,9 @@ class Run:
     without the seeds, and `seeds` are those. `protocol` are the task's recommended settings, which options may follow.
     `rounds` are the records of rounds.jsonl, round r at index r: METRICS may be None. `best_round` was chosen without
     the clean picture. `degraded` has psnr (dB) and ssim of the measurement, None where no clean picture is known.
+
+    `found` tells where the replayed tickets were found. The option `pruner.path` then names what found them and not
+    where they lie, and their seed is one of `seeds`: replays of tickets that differ in their seeds are one group.
     """
 
     folder: Path
@@ -38,6 +42,7 @@ class Run:
     rounds: list[dict]
     best_round: int
     degraded: Mapping[str, float | None]
+    found: Sequence[Origin] = ()
 
 
 @dataclass(frozen=True)
@@ -121,9 +126,14 @@ def read_run(folder: Path) -> Run | Unfinished:
         raise ValueError("result.json: degraded must have psnr and ssim, each a number or null")
     options = _flat(relevant(OmegaConf.create(config)))
     seeds = {k: v for k, v in options.items() if k.rpartition(".")[2] == "seed"}
-    return Run(folder, "-".join(label_parts(OmegaConf.create(config))[:-1]),
-               {k: v for k, v in options.items() if k not in seeds}, seeds, config.get("protocol") or {}, rounds, best,
-               degraded)
+    options = {k: v for k, v in options.items() if k not in seeds}
+    if found := origins(result):
+        options |= {"pruner.path": _found_by(found),
+                    "pruner.path.options": ", ".join(dict.fromkeys(o.options for o in found))}
+        # the run's name tells apart what its first seed does not: task.seed, prior.seed
+        seeds |= {"ticket.seed": [o.seed for o in found], "ticket.run": [o.run for o in found]}
+    return Run(folder, "-".join(label_parts(OmegaConf.create(config))[:-1]), options, seeds,
+               config.get("protocol") or {}, rounds, best, degraded, found)
 
 
 def natural(text: str) -> list:
@@ -203,12 +213,26 @@ def _number_or_none(value) -> bool:
     return value is None or isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def _found_by(found: Sequence[Origin]) -> str:
+    """Return what stands for pruner.path: the label of the run, and the rounds where they are not all from 0 on."""
+    labels = ", ".join(dict.fromkeys(o.label for o in found))
+    rounds = [r for o in found for r in o.rounds]
+    if len(rounds) > 1 and rounds == list(range(len(rounds))):
+        return labels       # however many: a run that stopped early replays as its longer sisters do
+    return f"{labels} round{'s' if len(rounds) > 1 else ''} {spans(rounds)}"
+
+
 def _total(pruner: Mapping) -> int | None:
-    """Return how many rounds a run will have: the dense one and one a pruning."""
-    if pruner["_target_"].split(".")[-2] == "none":
+    """Return how many rounds a run will have, the dense one included; None where its config alone does not tell.
+
+    It tells for no pruning, and for IMP down a plain ladder to its end. Targets add rounds to a ladder or end it, a
+    replay has as many as there are files, and what other pruners make of their options is theirs.
+    """
+    name, rounds = pruner["_target_"].split(".")[-2], pruner.get("rounds")
+    if name == "none":
         return 1
-    rounds = pruner.get("rounds")
-    return rounds + 1 if isinstance(rounds, int) else None      # replayed tickets: as many as there are files
+    plain = name == "imp" and not any(pruner.get(k) is not None for k in ("sparsities", "params"))
+    return rounds + 1 if plain and pruner.get("stop") != "loss_rises" and type(rounds) is int else None
 
 
 def _flat(node: Mapping, prefix: str = "") -> dict[str, object]:

@@ -1,5 +1,6 @@
-"""Records -> groups of runs that differ only in their seeds -> means and deviations over the seeds."""
+"""Records -> groups of runs that differ only in their seeds -> means and deviations over the seeds; groups compared."""
 import json
+import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,9 +8,10 @@ from dataclasses import dataclass
 
 from lipfw.report.read import METRICS, Run, natural
 
-# options that <task>-<image>-<prior>-<pruner> already tells
+# options that <task>-<image>-<prior>-<pruner>, or pruner.path, already tells
 _TOLD = {*(f"{part}._target_" for part in ("task", "image", "prior", "pruner")),
-         "image.name", "image.set", "image.path"}
+         "image.name", "image.set", "image.path", "pruner.path.options"}
+_SAME = 0.001 + 1e-9        # sparsities no further apart than a thousandth are compared; and room for rounding
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ class Row:
 class Group:
     """Runs that differ only in their seeds: one row a round, and psnr (dB) and ssim of the measurement.
 
-    `options` are those that tell the group from the others; `label` is `base` and these.
+    `options` are those that tell the group from the others; `label` is `base` and these. `lost` is how much lower the
+    picked PSNR (dB) of the chosen round is than that of the round the clean picture would choose.
     """
 
     base: str
@@ -64,10 +67,41 @@ class Group:
     runs: Sequence[Run]
     rows: Sequence[Row]
     degraded: Mapping[str, Stat]
+    lost: Stat
 
     @property
     def label(self) -> str:
         return " ".join([self.base, *(_shown(k, v) for k, v in self.options.items())])
+
+    @property
+    def pruner(self) -> str:
+        """The part of the label that tells the pruner: `imp rate=0.5`."""
+        return " ".join([self.base.rpartition("-")[2], *(_shown(k, v).removeprefix("pruner.")
+                                                         for k, v in self.options.items() if k.startswith("pruner."))])
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """At least two groups that differ in their pruner and its options alone, at sparsities that two of them reached.
+
+    `title` is what their labels share. `sparsities` has the mean of each column, `rows[c]` its row of each group, None
+    for a group that has none there.
+    """
+
+    title: str
+    groups: Sequence[Group]
+    sparsities: Sequence[float]
+    rows: Sequence[Sequence[Row | None]]
+
+    def stats(self, metric: str) -> list[list[Stat]]:
+        """Return a list a column, with the statistics of each group."""
+        return [[row.stats[metric] if row else Stat.of([]) for row in column] for column in self.rows]
+
+
+def best(column: Iterable[Stat]) -> float | None:
+    """Return the highest mean; None where there are no two different ones, so that none is better than another."""
+    means = {s.mean for s in column if s.mean is not None}
+    return max(means) if len(means) > 1 else None
 
 
 @dataclass(frozen=True)
@@ -90,22 +124,49 @@ def group(runs: Iterable[Run]) -> tuple[list[Group], list[Twin]]:
             twins.append(Twin(run, kept, _numbers(kept) == _numbers(run)))
     cells = [list(members.values()) for members in by_key.values()]
     told = distinguishing([c[0] for c in cells])
-    groups = [Group(c[0].base, t, c, _rows(c), {k: Stat.of(r.degraded.get(k) for r in c) for k in ("psnr", "ssim")})
-              for c, t in zip(cells, told, strict=True)]
+    groups = [Group(c[0].base, t, c, _rows(c), {k: Stat.of(r.degraded.get(k) for r in c) for k in ("psnr", "ssim")},
+                    Stat.of(map(_lost, c))) for c, t in zip(cells, told, strict=True)]
     return sorted(groups, key=lambda g: natural(g.label)), twins
+
+
+def compare(groups: Iterable[Group]) -> list[Comparison]:
+    """Return the comparisons that can be made, each of one task, image, prior and fit.
+
+    The dense round belongs to a comparison but makes none by itself: it tells nothing of pruners.
+    """
+    families: dict[str, list[Group]] = {}
+    for g in groups:
+        others = {k: v for k, v in g.runs[0].options.items() if not k.startswith("pruner.")}
+        families.setdefault(_text([g.base.rpartition("-")[0], others]), []).append(g)
+    found = []
+    for members in families.values():
+        columns = [c for c in _by_sparsity(members) if len(c) > 1]
+        if not any(r.sparsity for c in columns for r in c.values()):
+            continue
+        told = {k: v for g in members for k, v in g.options.items() if not k.startswith("pruner.")}
+        title = " ".join([members[0].base.rpartition("-")[0], *(_shown(k, v) for k, v in told.items())])
+        found.append(Comparison(title, members, [statistics.mean(r.sparsity for r in c.values()) for c in columns],
+                                [[c.get(i) for i in range(len(members))] for c in columns]))
+    return found
 
 
 def distinguishing(runs: Sequence[Run]) -> list[dict[str, object]]:
     """Return for each run, one a group, the options that tell it from the others.
 
     These are the options of which two values are given, among the runs that have them: a pruner's own options do not
-    set it apart from another pruner, its name does. An option that follows the task's protocol everywhere is told by
-    the task. Where that leaves two runs alike, all in which they differ is added.
+    set it apart from another pruner, its name does, even if theirs have the same names. An option that follows the
+    task's protocol everywhere is told by the task. Where that leaves two runs alike, all in which they differ is added.
     """
-    keys = {k for r in runs for k in r.options if k not in _TOLD and len({_text(o.options[k]) for o in runs
-                                                                         if k in o.options}) > 1}
+    def scope(run: Run, key: str) -> tuple:
+        return key, run.options.get("pruner._target_") if key.startswith("pruner.") else None
+
+    values: dict[tuple, set[str]] = {}
+    for r in runs:
+        for k, v in r.options.items():
+            values.setdefault(scope(r, k), set()).add(_text(v))
+    keys = {k for r in runs for k in r.options if k not in _TOLD}
     keys -= {k for k in keys if all(_follows(r, k) for r in runs if k in r.options)}
-    told = [{k: v for k, v in r.options.items() if k in keys} for r in runs]
+    told = [{k: v for k, v in r.options.items() if k in keys and len(values[scope(r, k)]) > 1} for r in runs]
     alike: dict[str, list[int]] = {}
     for i, r in enumerate(runs):
         alike.setdefault(_text([r.base, told[i]]), []).append(i)
@@ -128,6 +189,33 @@ def _rows(runs: Sequence[Run]) -> list[Row]:
         rows.append(Row(i, sparsity, params, len(there), chosen[i], chosen[i] == most,
                         {m: Stat.of(r.get(m) for r in there) for m in METRICS}))
     return rows
+
+
+def _by_sparsity(groups: Sequence[Group]) -> list[dict[int, Row]]:
+    """Return the rows of all groups by sparsity, as {index of the group: its row}.
+
+    Rows of nearly the same sparsity share a column, the nearest ones first, and no two of one group.
+    """
+    columns = [{i: r} for r, i in sorted(((r, i) for i, g in enumerate(groups) for r in g.rows),
+                                         key=lambda pair: pair[0].sparsity)]
+
+    def width(c: int) -> float:
+        """How far apart the sparsities of columns c and c + 1 are, at most."""
+        if columns[c].keys() & columns[c + 1].keys():
+            return math.inf
+        both = [r.sparsity for r in (columns[c] | columns[c + 1]).values()]
+        return max(both) - min(both)
+
+    while len(columns) > 1 and width(nearest := min(range(len(columns) - 1), key=width)) <= _SAME:
+        columns[nearest:nearest + 2] = [columns[nearest] | columns[nearest + 1]]
+    return columns
+
+
+def _lost(run: Run) -> float | None:
+    # from the rounds and not from the result's oracle_round, which older runs lack
+    picked = [r.get("psnr_picked") for r in run.rounds]
+    chosen = picked[run.best_round]
+    return None if chosen is None else max(p for p in picked if p is not None) - chosen
 
 
 def _follows(run: Run, key: str) -> bool:

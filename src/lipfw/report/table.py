@@ -2,26 +2,32 @@
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from rich.console import Console
 from rich.console import Group as Lines
 from rich.table import Table
 from rich.text import Text
 
+from lipfw.report.origin import spans
 from lipfw.report.read import METRICS, Runs
-from lipfw.report.stats import Group, Row, Stat, Twin
+from lipfw.report.stats import Comparison, Group, Row, Stat, Twin, best
 
+_COMPARED = {"psnr_picked": "PSNR picked", "psnr_peak": "PSNR peak"}
 _PSNR = ("psnr_peak", "psnr_picked", "psnr_final")
 _MEANING = ("PSNR in dB, mean {pm} standard deviation over seeds (n): of the best step (peak, an oracle), of the one "
             "picked without the clean picture, and of the last; SSIM of the picked; (k): only k runs have a value; "
             "*: the round chosen most often")
 
 
-def terminal(groups: Sequence[Group], console: Console) -> Lines:
-    """Return one narrow table a group: 80 columns hold it. Numbers are rounded; CSV has them all."""
+def terminal(groups: Sequence[Group], comparisons: Sequence[Comparison], console: Console) -> Lines:
+    """Return the comparisons and one narrow table a group: 80 columns hold them. Numbers are rounded; CSV has all."""
     pm = "±" if console.encoding.lower().startswith("utf") else "+-"
     lines = []
+    for c in comparisons:
+        for metric, name in _compared(c):
+            lines += [Text(f"{c.title}: {name}, dB (*: the best)", style="bold"),
+                      *_side_by_side(c, metric, console.width, pm), Text("")]
     for g in groups:
         scale = _scale([r.stats["loss"].mean for r in g.rows])
         table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
@@ -37,7 +43,15 @@ def terminal(groups: Sequence[Group], console: Console) -> Lines:
                           str(r.n), *(_pair(r.stats[m], 2, r.n, pm) for m in _PSNR),
                           _pair(r.stats["ssim_picked"], 3, r.n, pm), _pair(r.stats["loss"], 2, r.n, pm, scale),
                           _time(r.stats["seconds"].mean))
-        lines += [Text(g.label, style="bold"), table, Text(choice(g)), Text("")]
+        lost = choice_lost(g, _pair(g.lost, 2, len(g.runs), pm))
+        lines += [Text(g.label, style="bold"), table, *map(Text, [choice(g), *lost]), Text("")]
+    if used := tickets_used(groups):
+        table = Table(*used[0], box=None, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+        for i, column in enumerate(table.columns):
+            column.overflow, column.no_wrap = "fold", i > 1     # the labels alone may take several lines
+        for cells in used[1:]:
+            table.add_row(*cells)
+        lines += [Text("tickets used", style="bold"), table, Text("")]
     return Lines(*lines, Text(_MEANING.format(pm=pm), style="dim"))
 
 
@@ -45,34 +59,46 @@ def to_csv(groups: Sequence[Group]) -> str:
     """Return one header and one line a group and round, all digits, empty where there is no value.
 
     PSNR in dB, seconds of one round; `chosen` counts the runs that chose the round without the clean picture; the
-    degraded_ columns repeat in each line of a group. The last columns are the options that tell the groups apart.
+    degraded_ and lost_ columns (what `Group.lost` is) repeat in each line of a group. The last columns are the options
+    that tell the groups apart.
     """
     options = list(dict.fromkeys(k for g in groups for k in g.options))
-    names = [*METRICS, "degraded_psnr", "degraded_ssim"]
+    names = [*METRICS, "degraded_psnr", "degraded_ssim", "lost_psnr"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["group", "round", "sparsity", "params_left", "n", "chosen",
                      *(f"{name}_{part}" for name in names for part in ("mean", "sd", "n")), *options])
     for g in groups:
         for r in g.rows:
-            stats = [*(r.stats[m] for m in METRICS), g.degraded["psnr"], g.degraded["ssim"]]
+            stats = [*(r.stats[m] for m in METRICS), g.degraded["psnr"], g.degraded["ssim"], g.lost]
             writer.writerow([g.label, r.round, r.sparsity, r.params_left, r.n, r.chosen,
                              *(v for s in stats for v in (s.mean, s.sd, s.n)), *(g.options.get(k) for k in options)])
     return text.getvalue()
 
 
-def to_markdown(groups: Sequence[Group], remarks: Sequence[str]) -> str:
-    """Return one GitHub table a group, and below them what is not in the tables."""
+def to_markdown(groups: Sequence[Group], comparisons: Sequence[Comparison], remarks: Sequence[str]) -> str:
+    """Return the comparisons and one GitHub table a group, and below them what is not in the tables."""
     heads = ("round", "sparsity", "params left", "n", "PSNR peak", "PSNR picked", "PSNR final", "SSIM picked", "loss",
              "seconds")
     text = []
+    for c in comparisons:
+        for metric, name in _compared(c):
+            columns = _marked(c, metric, lambda stat, n: _long(stat, ".2f", n), "**{}**")
+            labels = [f"`{g.pruner}`" for g in c.groups]
+            text += [f"### `{c.title}`: {name}, dB (bold: the best)", "",
+                     *_table(["pruner", "n", *(f"{s:.2%}" for s in c.sparsities)],
+                             zip(labels, [len(g.runs) for g in c.groups], *columns, strict=True), left=1), ""]
     for g in groups:
-        text += [f"### `{g.label}`", "", _line(heads), _line(["---:"] * len(heads))]
+        rows = [_markdown_cells(r) for r in g.rows]
         if g.degraded["psnr"].n:
             psnr, ssim = (_long(g.degraded[k], spec, len(g.runs)) for k, spec in (("psnr", ".2f"), ("ssim", ".3f")))
-            text.append(_line(["degraded", "", "", len(g.runs), "", psnr, "", ssim, "", ""]))
-        text += [_line(_markdown_cells(r)) for r in g.rows]
-        text += ["", choice(g).replace("*", r"\*"), ""]
+            rows.insert(0, ["degraded", "", "", len(g.runs), "", psnr, "", ssim, "", ""])
+        lost = choice_lost(g, _long(g.lost, ".2f", len(g.runs)))
+        text += [f"### `{g.label}`", "", *_table(heads, rows, left=0), "", choice(g).replace("*", r"\*"),
+                 *(f"\n{line}" for line in lost), ""]
+    if used := tickets_used(groups):
+        rows = [(f"`{label}`", f"`{by}`", *cells) for label, by, *cells in used[1:]]
+        text += ["### tickets used", "", *_table(used[0], rows, left=2), ""]
     text += [_MEANING.format(pm="±").replace("*", r"\*") + ".", ""]
     if remarks:
         text += [*(f"- {remark}" for remark in remarks), ""]
@@ -89,6 +115,30 @@ def choice(group: Group) -> str:
     return f"* chosen without the clean picture: {often}"
 
 
+def choice_lost(group: Group, shown: str) -> list[str]:
+    """Return the line that tells what the choice without the clean picture cost, `shown` in dB; none if unknown."""
+    if not group.lost.n or len(group.rows) == 1:
+        return []
+    return [f"PSNR picked that this choice lost to the best by the clean picture: {shown} dB"]
+
+
+def tickets_used(groups: Sequence[Group]) -> list[list[str]]:
+    """Return a table: heads, and a row for each group that replayed tickets whose origin is known; [] without any."""
+    rows = []
+    hashes: dict[str, set[str]] = {}
+    for o in (o for g in groups for r in g.runs for o in r.found):
+        hashes.setdefault(o.label, set()).add(o.options)
+    for g in groups:
+        if found := [o for r in g.runs for o in r.found]:
+            by = dict.fromkeys(o.label + (f" ({o.options})" if len(hashes[o.label]) > 1 else "") for o in found)
+            rounds = {r for o in found for r in o.rounds}
+            sparsities = [s for o in found for s in o.sparsities]
+            ends = dict.fromkeys(f"{s:.2%}" for s in (min(sparsities), max(sparsities)))
+            rows.append([g.label, ", ".join(by), spans(o.seed for o in found), spans(rounds), "..".join(ends),
+                         str(g.runs[0].options.get("pruner.init", "-"))])
+    return [["group", "tickets found by", "seeds", "rounds", "sparsity", "init"], *rows] if rows else []
+
+
 def remarks(runs: Runs, twins: Sequence[Twin]) -> list[str]:
     """Return a line for each run that is not in the tables because it is unfinished or there already."""
     lines = []
@@ -99,6 +149,52 @@ def remarks(runs: Runs, twins: Sequence[Twin]) -> list[str]:
         why = "" if t.same else "; their numbers differ: another device, another version or a changed picture"
         lines.append(f"counted once: {t.run.folder} has the options and the seed of {t.kept.folder}{why}")
     return lines
+
+
+# --- comparisons
+
+def _compared(c: Comparison) -> list[tuple[str, str]]:
+    """Return (metric, name) of what has a value: nothing, where the clean picture is not known."""
+    return [(m, name) for m, name in _COMPARED.items() if any(s.n for column in c.stats(m) for s in column)]
+
+
+def _marked(c: Comparison, metric: str, cell: Callable[[Stat, int], str], mark: str) -> list[list[str]]:
+    """Return the cells of each column, the best ones put into `mark`."""
+    columns = []
+    for column in c.stats(metric):
+        most = best(column)
+        texts = [cell(s, len(g.runs)) for s, g in zip(column, c.groups, strict=True)]
+        columns.append([mark.format(t) if s.mean is not None and s.mean == most else t
+                        for t, s in zip(texts, column, strict=True)])
+    return columns
+
+
+def _side_by_side(c: Comparison, metric: str, width: int, pm: str) -> list[Table]:
+    """Return a table of a row a group and a column a sparsity; what is too wide for one goes into more, below it."""
+    columns = [[f"{s:.2%}", *cells] for s, cells in
+               zip(c.sparsities, _marked(c, metric, lambda stat, n: _pair(stat, 2, n, pm), "*{}"), strict=True)]
+    labels = ["pruner", *(g.pruner for g in c.groups)]
+    counts = ["n", *(str(len(g.runs)) for g in c.groups)]
+    widths = [max(map(len, column)) + 1 for column in columns]      # with the space before it
+    room = width - max(map(len, counts)) - 1
+    # a label takes several lines if that lets all columns stand side by side, but a word of it only if it is very long
+    word = max(len(w) for label in labels for w in label.split())
+    side = min(max(word, room - sum(widths)), max(map(len, labels)), width // 3)
+    tables, first = [], 0
+    while first < len(columns):
+        last = first + 1
+        while last < len(columns) and side + sum(widths[first:last + 1]) <= room:
+            last += 1
+        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+        heads, *rows = zip(labels, counts, *columns[first:last], strict=True)
+        table.add_column(heads[0], width=side, overflow="fold")
+        for head in heads[1:]:
+            table.add_column(head, justify="right", no_wrap=True)
+        for cells in rows:
+            table.add_row(*cells)
+        tables.append(table)
+        first = last
+    return tables
 
 
 # --- cells
@@ -129,6 +225,11 @@ def _markdown_cells(r: Row) -> list[str]:
     return [(r"\*" if r.marked else "") + str(r.round), f"{r.sparsity:.2%}", f"{r.params_left:,.0f}", str(r.n),
             *(_long(r.stats[m], ".2f", r.n) for m in _PSNR), _long(r.stats["ssim_picked"], ".3f", r.n),
             _long(r.stats["loss"], ".3e", r.n), "-" if seconds is None else f"{seconds:.1f}"]
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence], left: int) -> list[str]:
+    """Return a Markdown table; the first `left` columns are text."""
+    return [_line(heads), _line([":---"] * left + ["---:"] * (len(heads) - left)), *map(_line, rows)]
 
 
 def _line(cells: Sequence) -> str:
