@@ -39,6 +39,26 @@ def test_flags_may_stand_anywhere():
         normalise(["-m", "seed=0..9..0"])
 
 
+def test_options_of_a_group_that_is_swept_go_to_each_run():
+    """Hydra would look for them in the group's default, which does not have them."""
+    assert normalise(["pruner=imp,random", "pruner.sparsities=[0.2,0.5]", "-m", "pruner.rewind_step=5%,10", "fit.lr=1",
+                      "pruner.rounds=0..1", "+pruner.x=1"]) == [
+        "-m", "pruner=imp,random", "pruner.sparsities=choice([0.2,0.5])", "pruner.rewind_step=5%,10", "fit.lr=1",
+        "pruner.rounds=range(0,2,1)", "+pruner.x=1"]
+    assert normalise(["-m", "pruner=imp", "pruner.rounds=2"]) == ["-m", "pruner=imp", "pruner.rounds=2"]
+    assert normalise(["pruner=a,b", "pruner.rounds=2"]) == ["pruner=a,b", "pruner.rounds=2"]
+
+
+def test_a_sweep_over_pruners_with_an_option_of_theirs(tmp_path):
+    code, out, err = lipfw("pruner=imp,magnitude", "pruner.sparsities=[0.25,0.5]", "-m", *TINY, cwd=tmp_path)
+    assert code == 0, err
+    found = {p.parent.name.split("-")[3]: json.loads(p.read_text()) for p in tmp_path.glob("runs/default/*/result.json")}
+    assert set(found) == {"imp", "magnitude"}
+    for result in found.values():
+        assert result["config"]["pruner"]["sparsities"] == [0.25, 0.5]
+        assert {0.25, 0.5} <= {round(r["sparsity"], 2) for r in result["rounds"]}
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP")
 @pytest.mark.parametrize("given, told", [({}, "GOMP_SPINCOUNT = '1000'"),
                                          ({"OMP_WAIT_POLICY": "ACTIVE"}, "OMP_WAIT_POLICY = 'ACTIVE'")])

@@ -64,9 +64,38 @@ def normalise(argv: list[str], experiments: Path | None = None) -> list[str]:
             raise InputError(f"{old} asks for several runs: add -m to start them all, or quote it, "
                              f"{key}=\"'{value}'\", to pass the text itself")
     overrides = [_quoted(expand(o), multirun) for o in overrides]
+    if multirun:
+        swept = {key for key, _, value in (o.partition("=") for o in overrides) if "." not in key and _several(value)}
+        overrides = [_each(o) if o.partition(".")[0] in swept else o for o in overrides]
     if experiments is not None and not {"-cp", "--config-path"} & set(flags):
         flags, overrides = _with_experiments(flags, overrides, experiments)
     return flags + overrides
+
+
+def _each(override: str) -> str:
+    """Return an option of a group that is swept as one for each of the runs.
+
+    Hydra first composes a config without the groups that are swept, and it is in vain to look for their options there.
+
+    >>> _each("pruner.sparsities=[0.2,0.5]")
+    'pruner.sparsities=choice([0.2,0.5])'
+    """
+    key, eq, value = override.partition("=")
+    return override if "." not in key or not eq or _several(value) else f"{key}=choice({value})"
+
+
+def _several(value: str) -> bool:
+    """Return whether a value stands for several runs: a,b or one of Hydra's functions.
+
+    >>> [_several(v) for v in ("a,b", "range(0,3,1)", "[0.2,0.5]", "'a,b'", "{a:1,b:2}", "7")]
+    [True, True, False, False, False, False]
+    """
+    if re.match(r"(choice|range|interval|glob|tag|sort|shuffle)\(", value):
+        return True
+    bare = re.sub(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"", "", value)
+    while (inner := re.sub(r"\[[^\[\]]*\]|\{[^{}]*\}|\([^()]*\)", "", bare)) != bare:
+        bare = inner
+    return "," in bare
 
 
 def _quoted(override: str, multirun: bool) -> str:
