@@ -5,7 +5,7 @@ from pathlib import Path
 import lipfw
 
 ROOT = Path(lipfw.__file__).parent
-BASE = {"streams", "problem", "mask", "ticket", "files", "errors", "listing"}
+BASE = {"streams", "problem", "mask", "ticket", "measures", "files", "errors", "listing"}
 TOP = {"run", "batch", "recorder", "summary", "tracking", "api", "report"}
 PARTS = {"image", "task", "prior", "pruner", "kernel", "fit", "folder"}
 HOST = {"cores", "malloc"}      # what a program may do to its process and a library may not

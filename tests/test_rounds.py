@@ -164,7 +164,8 @@ def test_a_replayed_ticket_is_the_round_that_found_it(make, train, tmp_path):
     pruning = train(make(), IMP(rounds=2), rounds)
     checksum = save_initial(tmp_path, pruning.start["network"])
     for r, (_, mask, _) in enumerate(rounds.kept):
-        Ticket(mask or Mask.ones(make().prior.network), {"initial": checksum}).save(tmp_path / f"round_{r:02d}.safetensors")
+        mask = mask or Mask.ones(make().prior.network)
+        Ticket(mask, {"initial": checksum}).save(tmp_path / f"round_{r:02d}.safetensors")
     for path, expected in ((tmp_path / "round_02.safetensors", rounds.kept[2:]), (tmp_path, rounds.kept)):
         replayed = Rounds()
         train(make(), Replay(str(path)), replayed)

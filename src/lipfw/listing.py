@@ -31,8 +31,8 @@ def tickets_in(path) -> list[Path]:
     """Return the ticket files that a path names, by round.
 
     It is a ticket file, a folder of them, the folder of a run, or one (runs/<name>) that holds a single run with
-    tickets. A folder begins with round 0 and goes on without a gap; that of a run which is still going has fewer rounds.
-    Raises InputError if there is none, or more than one run, or a round is missing.
+    tickets. A folder begins with round 0 and has no gap; that of a run which is still going has fewer rounds. Raises
+    InputError if there is none, or more than one run, or a round is missing.
     """
     path = Path(os.path.expanduser(str(path)))
     if path.is_file():
