@@ -247,14 +247,33 @@ def test_one_path_through_the_full_hourglass_keeps_its_channels_alone():
     assert all(d.all() for d in dead_channels(network, cut, (32, 512, 512)).values())
 
 
-def test_nothing_grows_or_fades_through_many_layers():
-    """500 layers: sums of paths would overflow at 32 channels, and leaky ReLUs of a slope of 1e-3 fade them."""
-    deep = nn.Sequential(*(m for _ in range(500) for m in (nn.Conv2d(32, 32, 1), nn.LeakyReLU(1e-3, inplace=True))))
-    dead = dead_channels(deep, Mask.ones(deep), (32, 1, 1))
-    assert len(dead) == 500 and not any(d.any() for d in dead.values())
-    single = keep(deep, **{f"_{2 * i}": [(3, 3)] for i in range(500)})
-    assert all((~d).nonzero().flatten().tolist() == [3] for d in dead_channels(deep, single, (32, 1, 1)).values())
-    assert connected(deep, single, (32, 1, 1))
+class Scale(nn.Module):
+    """Makes signals larger or smaller."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x):
+        return x * self.factor
+
+
+@pytest.mark.parametrize("factor", [1, 1e-4])
+def test_nothing_grows_or_fades_through_many_layers(factor):
+    """600 layers of 32 channels: sums of paths would overflow, and what is made smaller each time would vanish."""
+    deep = nn.Sequential(*(m for _ in range(600) for m in (nn.Conv2d(32, 32, 1), nn.ReLU(inplace=True), Scale(factor))))
+    diagonal = torch.eye(32, dtype=torch.bool)[:, :, None, None]
+    every, single = torch.ones_like(diagonal), torch.zeros_like(diagonal)
+    single[3, 3] = True
+    names = list(prunable(deep))
+    # where signals are infinite, the zeros of a sparse layer would make them undefined
+    mask = Mask({n: diagonal if i % 300 == 299 else every for i, n in enumerate(names)})
+    dead = dead_channels(deep, mask, (32, 1, 1))
+    assert len(dead) == 600 and not any(d.any() for d in dead.values()) and connected(deep, mask, (32, 1, 1))
+    mask = Mask({n: single if i % 300 == 150 else every for i, n in enumerate(names)})
+    dead = dead_channels(deep, mask, (32, 1, 1))
+    assert [(~d).nonzero().flatten().tolist() for d in dead.values()] == [
+        [3] if i % 300 in (149, 150) else list(range(32)) for i in range(600)]
 
 
 def test_every_kind_of_convolution_links_channels():
@@ -282,10 +301,12 @@ def test_a_convolution_that_is_used_twice_has_a_channel_alive_if_one_use_has():
 def test_an_activation_in_place_may_come_first_and_weights_may_be_tied():
     first, second = nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 1)
     second.weight = first.weight
-    network = nn.Sequential(nn.LeakyReLU(0.1, inplace=True), first, nn.ReLU(inplace=True), second)
-    mask = keep(network, _1=[(1, 0), (0, 1)])
-    assert not dead_channels(network, mask, (2, 1, 1))["1.weight"].any()
-    assert dead_channels(network, keep(network, _1=[(1, 0)]), (2, 1, 1))["1.weight"].all()
+    head = nn.Conv2d(2, 1, 1)
+    network = nn.Sequential(nn.LeakyReLU(0.1, inplace=True), first, nn.ReLU(inplace=True), second, head)
+    mask = keep(network, _1=[(1, 0), (0, 1)], _4=[(0, 0)])      # code 0 -> 1 -> 0 -> 0, each weight used once
+    assert not any(d.any() for d in dead_channels(network, mask, (2, 1, 1)).values())
+    mask = keep(network, _1=[(1, 0)], _4=[(0, 0)])
+    assert all(d.all() for d in dead_channels(network, mask, (2, 1, 1)).values())
 
 
 def test_the_network_is_left_as_it_was():

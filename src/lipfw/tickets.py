@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
                     "beside what it would be by chance.",
         epilog="examples: python -m lipfw.tickets runs/found\n"
                "          python -m lipfw.tickets tickets/round_02.safetensors --csv layers.csv\n\n"
-               "Exit status: 0, or 1 if a ticket cannot be read or compared, or FILE written.")
+               "Exit status: 0, or 1 if a ticket can't be read or compared or FILE not written.")
     parser.add_argument("path", metavar="PATH", type=Path, help="a ticket file, a tickets folder, or a run")
     parser.add_argument("other", metavar="OTHER", nargs="*", type=Path,
                         help="for a run: another run, compared by rounds, or a single ticket; for a ticket: a ticket")
