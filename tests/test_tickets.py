@@ -232,6 +232,17 @@ def test_mistakes_are_one_line(runs, capsys):
     assert f"{one} is missing" in fails(capsys, "a")
 
 
+def test_a_folder_of_mixed_tickets_and_a_ticket_of_nothing(runs, capsys):
+    write(runs / "a")
+    write(runs / "d", (1.0,), make=DeepDecoder, outputs=3, channels=5, depth=2)
+    (runs / "d/tickets/round_00.safetensors").rename(runs / "a/tickets/round_02.safetensors")
+    own = sum(p.numel() for p in DeepDecoder(outputs=3, channels=5, depth=2).parameters())
+    assert row(show(capsys, "a", "a"), "2")[2] == f"{own:,}"        # each ticket's network is its own
+    assert "can't be compared" in fails(capsys, "a", "a/tickets/round_01.safetensors")
+    Ticket(Mask({}), {}).save(runs / "a/tickets/round_03.safetensors")
+    assert "round_03.safetensors is a ticket without layers" in fails(capsys, "a")
+
+
 def test_a_table_that_cannot_be_written_is_one_line(runs, capsys):
     write(runs / "a", (1.0,))
     for file in (runs / "a", runs / "none" / "x.csv"):

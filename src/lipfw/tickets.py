@@ -85,7 +85,7 @@ def show(path: Path, others: Sequence[Path] = (), file: Path | None = None) -> i
     """
     found = _read(path)
     kind = "run" if found.is_run else "ticket"
-    compared = [_compare(found, _read(other)) for other in others]
+    compared = [_compare(found, other) for other in map(_read, others)]
     rows, remarks = (_rounds if found.is_run else _layers)(found)
     # a pipe has no width of its own: rather long lines than wrapped cells
     console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160, highlight=False,
@@ -129,7 +129,11 @@ class _Found:
 def _read(path: Path) -> _Found:
     path = Path(os.path.expanduser(path))
     files = tickets_in(path)
-    return _Found(path, files, [Ticket.load(f) for f in files])
+    found = _Found(path, files, [Ticket.load(f) for f in files])
+    for file, ticket in zip(files, found.tickets, strict=True):
+        if not ticket.mask:
+            raise InputError(f"{file} is a ticket without layers; find it again")
+    return found
 
 
 @functools.cache
@@ -209,19 +213,25 @@ def _compare(found: _Found, other: _Found) -> _Overlap:
     if other.is_run and not found.is_run:
         raise InputError(f"{found.path} is a single ticket and {other.path} is not; name a ticket of it, such as "
                          f"{other.files[0]}, or give the run first")
-    a, b = found.tickets[0].mask, other.tickets[0].mask
     try:
-        names = comparable(a, b)
+        return (_by_rounds if found.is_run else _by_layers)(found, other)
     except ValueError as e:
         raise InputError(f"{found.path} and {other.path} can't be compared, they are tickets of two networks: "
                          f"{e}") from None
-    remarks = _left_out(a, b, names)
-    if not found.is_run:
-        mine, theirs = (Mask({name: m[name] for name in names}) for m in (a, b))
-        whole = {"layer": "", "name": "all compared", "sparsity": mine.sparsity} | _overlap(mine, theirs, other.path)
-        return _Overlap(other.path, _overlap_of_layers(a, b, other.path), [whole], remarks)
+
+
+def _by_layers(found: _Found, other: _Found) -> _Overlap:
+    a, b = found.tickets[0].mask, other.tickets[0].mask
+    names = comparable(a, b)
+    mine, theirs = (Mask({name: m[name] for name in names}) for m in (a, b))
+    whole = {"layer": "", "name": "all compared", "sparsity": mine.sparsity} | _overlap(mine, theirs, other.path)
+    return _Overlap(other.path, _overlap_of_layers(a, b, other.path), [whole], _left_out(a, b))
+
+
+def _by_rounds(found: _Found, other: _Found) -> _Overlap:
     rounds = len(found.tickets)
-    theirs = [t.mask for t in other.tickets] if other.is_run else [b] * rounds
+    theirs = [t.mask for t in other.tickets] if other.is_run else [other.tickets[0].mask] * rounds
+    remarks = _left_out(found.tickets[0].mask, theirs[0])
     if len(theirs) != rounds:
         remarks.append(f"{other.path} has {len(theirs)} rounds, {found.path} has {rounds}")
     theirs = [*theirs, *[None] * rounds][:rounds]
@@ -243,7 +253,8 @@ def _overlap_of_layers(a: Mask, b: Mask, other: Path) -> list[dict]:
 
 # --- what is said
 
-def _left_out(a: Mask, b: Mask, names: Sequence[str]) -> list[str]:
+def _left_out(a: Mask, b: Mask) -> list[str]:
+    names = comparable(a, b)
     differ = [name for name in {**a, **b} if name not in set(names)]
     if not differ:
         return []
