@@ -52,7 +52,8 @@ def test_options_of_a_group_that_is_swept_go_to_each_run():
 def test_a_sweep_over_pruners_with_an_option_of_theirs(tmp_path):
     code, out, err = lipfw("pruner=imp,magnitude", "pruner.sparsities=[0.25,0.5]", "-m", *TINY, cwd=tmp_path)
     assert code == 0, err
-    found = {p.parent.name.split("-")[3]: json.loads(p.read_text()) for p in tmp_path.glob("runs/default/*/result.json")}
+    results = tmp_path.glob("runs/default/*/result.json")
+    found = {p.parent.name.split("-")[3]: json.loads(p.read_text()) for p in results}
     assert set(found) == {"imp", "magnitude"}
     for result in found.values():
         assert result["config"]["pruner"]["sparsities"] == [0.25, 0.5]

@@ -5,8 +5,8 @@ from pathlib import Path
 import lipfw
 
 ROOT = Path(lipfw.__file__).parent
-BASE = {"streams", "problem", "mask", "ticket", "files", "errors", "listing"}
-TOP = {"run", "batch", "recorder", "summary", "tracking", "api", "report"}
+BASE = {"streams", "problem", "mask", "ticket", "measures", "files", "errors", "listing"}
+TOP = {"run", "batch", "recorder", "summary", "tracking", "api", "report", "tickets"}
 PARTS = {"image", "task", "prior", "pruner", "kernel", "fit", "folder"}
 HOST = {"cores", "malloc"}      # what a program may do to its process and a library may not
 ALLOWED = {     # layer -> the lipfw modules it may import, besides itself
@@ -23,7 +23,7 @@ ALLOWED = {     # layer -> the lipfw modules it may import, besides itself
 LIBRARIES = {   # library -> the layers that may import it
     "hydra": {"run", "tracking", "cli"}, "omegaconf": {"run", "tracking", "cli", "folder", "report"},
     "pytorch_lightning": {"fit", "run", "recorder", "tracking", "api"}, "torchmetrics": {"fit"},
-    "wandb": set(), "rich": {"fit", "run", "batch", "summary", "report"}, "skimage": {"image"},
+    "wandb": set(), "rich": {"fit", "run", "batch", "summary", "report", "tickets"}, "skimage": {"image"},
     "PIL": {"image", "task"},
 }
 

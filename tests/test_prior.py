@@ -1,4 +1,5 @@
 """Priors: the networks against ones that are built apart, codes and jitter against their definition."""
+import importlib
 import importlib.util
 import json
 import re
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 
 from lipfw.errors import InputError
 from lipfw.prior import decoder, skip
-from lipfw.prior.prior import Prior
+from lipfw.prior.prior import Prior, rebuild
 from lipfw.prior.skip import Skip
 
 BUILDS = {"skip": lambda shapes, **o: skip.build(shapes, **{"channels": 6, "depth": 3, "code_channels": 4, **o}),
@@ -238,8 +239,25 @@ def test_checkpoints_hold_the_network_and_no_codes(build):
 def test_the_architecture_is_told_in_json_and_builds_the_network_again(build):
     prior = build([(1, 20, 24)])
     told = json.loads(json.dumps(prior.architecture))
-    make = {"skip": Skip, "decoder": decoder.DeepDecoder}[told.pop("network")]
-    make(**told).load_state_dict(prior.network.state_dict())
+    network = rebuild(told)
+    assert type(network) is type(prior.network) and network.code_channels == prior.code().shape[1]
+    assert all(p.is_meta for p in network.parameters())
+    network.to_empty(device="cpu").load_state_dict(prior.network.state_dict())
+    with pytest.raises(ValueError, match="no network can be built from the architecture .*colour"):
+        rebuild(prior.architecture | {"colour": 3})
+
+
+@pytest.mark.parametrize("name", ["prior", "os", "skip.Skip", "", None, ["skip"]])
+def test_no_other_module_is_a_network(name):
+    with pytest.raises(InputError, match=r"the network must be one of .*decoder.*skip.*, got"):
+        rebuild({"network": name})
+
+
+def test_every_prior_tells_how_its_network_is_built_again():
+    priors = {p.stem for p in Path(decoder.__file__).parent.glob("*.py")} - {"__init__", "prior"}
+    assert priors >= set(BUILDS)
+    for name in priors:
+        assert issubclass(importlib.import_module(f"lipfw.prior.{name}").NETWORK, nn.Module)
 
 
 @both

@@ -52,7 +52,7 @@ for module, words in json.loads(sys.argv[1]):
     sys.argv, status = [module, *words], 0
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as err:
         try:
-            runpy.run_module(module + ".__main__", run_name="__main__")
+            runpy.run_module(module, run_name="__main__")
         except SystemExit as e:
             status = e.code or 0
     found.append((status, err.getvalue()))

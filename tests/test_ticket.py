@@ -241,7 +241,7 @@ def test_a_path_names_one_ticket_a_folder_or_a_run(tmp_path):
     tickets = tmp_path / "run" / "tickets"
     tickets.mkdir(parents=True)
     refused(lambda: tickets_in(tickets), tickets, "round_07.safetensors")
-    files = [tickets / f"round_{r:02d}.safetensors" for r in (10, 2, 0)]
+    files = [tickets / f"round_{r:02d}.safetensors" for r in (2, 1, 0)]
     for file in (*files, tickets / INITIAL, tickets / "notes.txt"):
         file.touch()
     assert tickets_in(tickets) == tickets_in(tmp_path / "run") == files[::-1]
@@ -249,12 +249,26 @@ def test_a_path_names_one_ticket_a_folder_or_a_run(tmp_path):
     assert tickets_in(tmp_path) == files[::-1]      # runs/<name> with a single run
     other = tmp_path / "other" / "tickets"
     other.mkdir(parents=True)
-    (other / "round_01.safetensors").touch()
+    (other / "round_00.safetensors").touch()
+    assert tickets_in(other.parent) == [other / "round_00.safetensors"]
     refused(lambda: tickets_in(tmp_path), tmp_path, "holds 2 runs")
     refused(lambda: tickets_in(tmp_path / "none"), "none", "pruner=imp")
 
 
 def test_more_than_a_hundred_rounds_stay_in_order(tmp_path):
-    for r in (0, 9, 99, 100, 101):
+    for r in range(102):
         (tmp_path / f"round_{r:02d}.safetensors").touch()
-    assert [int(p.stem.split("_")[1]) for p in tickets_in(tmp_path)] == [0, 9, 99, 100, 101]
+    assert [int(p.stem.split("_")[1]) for p in tickets_in(tmp_path)] == list(range(102))
+
+
+@pytest.mark.parametrize("there, missing", [((0, 2), "01"), ((1, 2), "00"), ((7,), "00"), ((0, 1, 2, 4, 6), "03"),
+                                            ((*range(100), 101), "100")])
+def test_a_round_that_is_missing_between_others(tmp_path, there, missing):
+    tickets = tmp_path / "run" / "tickets"
+    tickets.mkdir(parents=True)
+    for r in there:
+        (tickets / f"round_{r:02d}.safetensors").touch()
+    last = tickets / f"round_{there[-1]:02d}.safetensors"
+    for path in (tickets, tickets.parent, tmp_path):
+        refused(lambda p=path: tickets_in(p), tickets / f"round_{missing}.safetensors", "is missing", "copy", last)
+    assert tickets_in(last) == [last]

@@ -31,19 +31,25 @@ def tickets_in(path) -> list[Path]:
     """Return the ticket files that a path names, by round.
 
     It is a ticket file, a folder of them, the folder of a run, or one (runs/<name>) that holds a single run with
-    tickets. Raises InputError if there is none, or more than one run.
+    tickets. A folder begins with round 0 and has no gap; that of a run which is still going has fewer rounds. Raises
+    InputError if there is none, or more than one run, or a round is missing.
     """
     path = Path(os.path.expanduser(str(path)))
     if path.is_file():
         return [path]
     for folder in (path, path / "tickets"):
-        found = [f for f in folder.glob("round_*.safetensors") if f.stem[6:].isdigit()]
+        found = {int(f.stem[6:]): f for f in folder.glob("round_*.safetensors") if f.stem[6:].isdecimal()}
         if found:
-            return sorted(found, key=lambda f: int(f.stem[6:]))
+            last = max(found)
+            missing = sorted(set(range(last)) - set(found))
+            if missing:     # the tickets are replayed in order: those after a gap would stand for other rounds
+                raise InputError(f"{folder / f'round_{missing[0]:02d}.safetensors'} is missing; copy the folder again, "
+                                 f"or name a single ticket, e.g. {found[last]}")
+            return [found[r] for r in sorted(found)]
     runs = sorted(p.parent for p in path.glob("*/tickets") if any(p.glob("round_*.safetensors")))
     if len(runs) == 1:
         return tickets_in(runs[0])
     if runs:
-        raise InputError(f"{path} holds {len(runs)} runs with tickets; pruner.path must name one, e.g. {runs[0]}")
-    raise InputError(f"no ticket at {path}; pruner.path is a file such as tickets/round_07.safetensors, or the folder "
-                     "of a run with pruner=imp")
+        raise InputError(f"{path} holds {len(runs)} runs with tickets; name one of them, e.g. {runs[0]}")
+    raise InputError(f"no ticket at {path}; give a file such as tickets/round_07.safetensors, or the folder of a run "
+                     "with pruner=imp")

@@ -24,6 +24,10 @@ class DeepDecoder(nn.Sequential):
                 layers.append(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False))
             layers += [nn.ReLU(inplace=True), nn.BatchNorm2d(channels)]
         super().__init__(*layers, nn.Conv2d(channels, outputs, 1, bias=False))
+        self.code_channels = channels
+
+
+NETWORK = DeepDecoder       # what `rebuild` makes of an architecture's arguments
 
 
 def build(shapes: Sequence[tuple[int, int, int]], *, channels: int = 128, depth: int = 5, jitter: float = 0.0,

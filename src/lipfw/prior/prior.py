@@ -1,9 +1,12 @@
 """A prior: a network, and the code z that it turns into a picture."""
+import importlib
+import pkgutil
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+import lipfw.prior
 from lipfw.errors import InputError, choice, number, whole
 from lipfw.streams import stream, stream_seed
 
@@ -87,6 +90,24 @@ class Prior(nn.Module):
     def unknowns(self) -> list[nn.Parameter]:
         """Return what the fit may change: the network's weights."""
         return list(self.network.parameters())
+
+
+def rebuild(architecture: Mapping) -> nn.Module:
+    """Return the network that `Prior.architecture` tells of, on torch's meta device: its structure, no weights.
+
+    `architecture["network"]` names a module of this package, whose `NETWORK` is called with the other entries; the
+    network's `code_channels` says what code it takes. Raises InputError for another name or for arguments that the
+    network refuses.
+    """
+    names = sorted(m.name for m in pkgutil.iter_modules(lipfw.prior.__path__) if m.name != "prior")
+    arguments = dict(architecture)
+    module = importlib.import_module(f"lipfw.prior.{choice('the network', arguments.pop('network', None), names)}")
+    try:
+        with torch.device("meta"):
+            return module.NETWORK(**arguments)
+    except (AttributeError, TypeError, ValueError, RuntimeError) as e:
+        reason = str(e).split("\n")[0]
+        raise InputError(f"no network can be built from the architecture {dict(architecture)}: {reason}") from None
 
 
 def uniform_codes(sizes: Sequence[tuple[int, int, int]], code: str, seed: int) -> list[Tensor]:

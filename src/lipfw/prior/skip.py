@@ -47,6 +47,7 @@ class Skip(nn.Module):
 
     def __init__(self, inputs: int = 32, outputs: int = 3, channels: int = 128, depth: int = 5, skip: int = 4):
         super().__init__()
+        self.code_channels = inputs
         self.encoders = nn.ModuleList(Encoder(channels if i else inputs, channels, skip) for i in range(depth))
         self.decoders = nn.ModuleList(Decoder(channels, skip) for _ in range(depth))   # the deepest first
         self.head = nn.Conv2d(channels, outputs, 1)
@@ -60,6 +61,9 @@ class Skip(nn.Module):
             x = nn.functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
             x = scale.mix(scale.conv(scale.norm(torch.cat(_common_size(branch, x), 1))))
         return self.head(x)
+
+
+NETWORK = Skip      # what `rebuild` makes of an architecture's arguments
 
 
 def _common_size(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
