@@ -10,9 +10,11 @@ from torch.nn.utils import prune
 
 from lipfw.errors import InputError
 from lipfw.fit.checkpoint import Checkpoint
+from lipfw.fit.rounds import Ended, IterativePruning
 from lipfw.mask import Mask, prunable
 from lipfw.prior.prior import uniform_code
 from lipfw.pruner.imp import IMP
+from lipfw.pruner.pruner import Pruner
 from lipfw.pruner.ticket import Replay
 from lipfw.ticket import Ticket, save_initial
 
@@ -276,3 +278,54 @@ def test_each_round_has_its_own_code_if_asked(make, train):
     for round_, code in codes:
         assert torch.equal(code, uniform_code(4, 24, 20, 3, 0, round_))
     assert {r for r, _ in codes} == {0, 1, 2}
+
+
+# ---- scores and masks that are no good --------------------------------------------------------------------------
+
+class Scores(Pruner):
+    """A pruner with given scores."""
+
+    def __init__(self, scores, blind=False, **options):
+        super().__init__(**options)
+        self.scores, self.blind = scores, blind
+
+    def score(self, network, fit):
+        return {n: self.scores(n, w) for n, w in prunable(network).items()}
+
+
+def cut(name, weight):
+    """Scores that empty the head first."""
+    return torch.rand(weight.shape, generator=torch.Generator().manual_seed(1)) - 10 * (name == "head.weight")
+
+
+@pytest.mark.parametrize("scores, told", [
+    (lambda n, w: torch.ones_like(w), "all .* weights have the same score, 1"),
+    (lambda n, w: torch.full_like(w, torch.nan), "the scores of encoders.0.skip.0.weight are not finite"),
+    (lambda n, w: (w > 0.25).float(), ".* weights are to be kept and only .* have a score other than 0"),
+    (cut, "no path is left from the code to the output: 1 of 11 layers are empty, head.weight first")])
+def test_scores_that_tell_nothing_end_the_rounds(make, train, scores, told):
+    rounds = Rounds()
+    with pytest.raises(Ended, match=f"round 1, 50.00% sparse: {told}.*; prune less, or by another pruner"):
+        train(make(steps=2), Scores(scores, sparsities=[0.5]), rounds)
+    assert len(rounds.kept) == 1
+
+
+def test_what_scores_alone_tell_is_told_before_anything_is_fitted(make):
+    """And how far it would go: the head of 18 weights is emptied at the rounds that keep least."""
+    module = make(steps=2)
+
+    def late(name, weight):
+        return weight.abs().detach() if name != "head.weight" else torch.linspace(0.01, 0.05, 18).view_as(weight)
+
+    total = sum(w.numel() for w in prunable(module.prior.network).values())
+    scores = torch.cat([late(n, w).flatten() for n, w in prunable(module.prior.network).items()])
+    above = int((scores > 0.05).sum())      # so many are kept before the last of the head goes
+    counts, last = Scores(late, rounds=16).counts(module.prior.network), 0
+    while counts[last] > above:
+        last += 1
+    assert 1 < last < 16
+    with pytest.raises(InputError, match=rf"round {last}, .*head.weight.*\(up to {1 - counts[last - 1] / total:.2%} it "
+                                         rf"can, pruner.rounds={last - 1}\)"):
+        IterativePruning(Scores(late, blind=True, rounds=16)).prepare(module)
+    IterativePruning(Scores(late, blind=True, rounds=last - 1)).prepare(module)
+    IterativePruning(Scores(late, rounds=16)).prepare(module)

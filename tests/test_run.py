@@ -40,6 +40,25 @@ def go(tmp_path, monkeypatch):
     return go
 
 
+def test_rounds_that_cannot_go_on_leave_a_result_and_an_error(go):
+    """A head of 12 weights in a network of ever fewer: at last nothing passes."""
+    with pytest.raises(InputError, match="round .*: no path is left from the code to the output"):
+        go("pruner=imp", "pruner.rounds=60", "pruner.rate=0.4")
+    (folder,) = Path("runs/default").iterdir()
+    result = json.loads((folder / "result.json").read_text())
+    assert result["ended"].startswith(f"round {len(result['rounds'])}, ")
+    assert len(result["rounds"]) > 3 and (folder / "restored.png").is_file()
+    assert not (folder / "checkpoint.ckpt").exists()
+    folder, result = go("pruner=imp", "pruner.rounds=1")
+    assert result["ended"] is None
+
+
+def test_a_pruner_whose_scores_alone_tell_is_refused_before_anything_is_written(go):
+    with pytest.raises(InputError, match="no path is left .*up to .* it can, pruner.rounds="):
+        go("pruner=magnitude", "pruner.rounds=30")
+    assert not Path("runs").exists()
+
+
 def test_what_a_run_leaves(go):
     folder, result = go("pruner=imp", "pruner.rounds=2")
     assert folder.name.startswith("denoise-astronaut-skip-imp-s0-") and folder.parent == Path("runs/default")

@@ -26,7 +26,7 @@ from lipfw.fit.evaluation import psnr, ssim
 from lipfw.fit.memory import check_memory
 from lipfw.fit.progress import FitProgress
 from lipfw.fit.restoration import Restoration
-from lipfw.fit.rounds import IterativePruning
+from lipfw.fit.rounds import Ended, IterativePruning
 from lipfw.fit.stepping import check_kernel
 from lipfw.fit.stopping import last_before_rises
 from lipfw.fit.trainer import device_name, make_trainer
@@ -121,7 +121,10 @@ def _build(cfg: DictConfig, fits: int) -> tuple[list[Picture], list[Problem], Re
 
 def _fit(cfg: DictConfig, folder: Path, console: Console, command: str | None, side: Side | None,
          pictures: list[Picture], problems: list[Problem], module: Restoration, pruning: IterativePruning) -> dict:
-    """Fit all rounds from the last checkpoint on, in a folder that this process holds alone, and write the result."""
+    """Fit all rounds from the last checkpoint on, in a folder that this process holds alone, and write the result.
+
+    Raises Ended, with the result of the rounds before it written, if a round can't be pruned.
+    """
     started = time.monotonic()
     sweep_parts(folder)
     checkpoint = usable(folder / "checkpoint.ckpt")
@@ -142,14 +145,21 @@ def _fit(cfg: DictConfig, folder: Path, console: Console, command: str | None, s
         module.after_step.append(side.check)
     logger = open_logger(cfg, folder, side is not None)
     write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg))
+    ended = None
     try:
         trainer = make_trainer(pruning.rounds, callbacks, cfg.trainer.accelerator, logger, folder)
-        trainer.fit(module, ckpt_path=checkpoint)
+        try:
+            trainer.fit(module, ckpt_path=checkpoint)
+        except Ended as e:      # the rounds that there are make a result; then the user is told
+            if not read_jsonl(folder / "rounds.jsonl"):
+                raise
+            ended = e
         result = _finish(folder, cfg, recorder, pruning, problems)
         device = device_name(cfg.trainer.accelerator)       # the module is back on the CPU
         result |= {"device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
                    "precision": module.precision, **_tf32(device), "threads": torch.get_num_threads(),
-                   "wall_seconds_this_start": round(time.monotonic() - started, 3), "command": command}
+                   "wall_seconds_this_start": round(time.monotonic() - started, 3), "command": command,
+                   "ended": str(ended) if ended is not None else None}
         if logger is not None:
             log_result(logger, folder)
     finally:
@@ -161,6 +171,8 @@ def _fit(cfg: DictConfig, folder: Path, console: Console, command: str | None, s
     (folder / "checkpoint.ckpt").unlink(missing_ok=True)
     console.print(rounds_table(result))
     console.print(closing(folder, result), highlight=False, soft_wrap=True)
+    if ended is not None:
+        raise ended
     return result
 
 

@@ -10,6 +10,10 @@ from lipfw.measures import connected
 from lipfw.pruner.pruner import Pruner
 
 
+class Ended(InputError):
+    """The rounds can't go on: the pruner can't tell the weights apart, or nothing would pass through the network."""
+
+
 class IterativePruning(pl.Callback):
     """Prune at the start of a round and rewind what the fit may change; the last round so stays fitted.
 
@@ -116,7 +120,7 @@ class IterativePruning(pl.Callback):
         self.start, self.losses = state["start"], list(state["losses"])
 
     def _prune(self, network: nn.Module, module: pl.LightningModule, round_: int) -> Mask:
-        """Return the mask of a round. Raises InputError if the pruner can't tell weights apart or cuts all paths."""
+        """Return the mask of a round. Raises Ended if the pruner can't tell weights apart or cuts all paths."""
         within = self.mask if self.pruner.iterative and round_ else None
         count = self.pruner.keep(self.counts, round_, within)
         try:
@@ -125,8 +129,8 @@ class IterativePruning(pl.Callback):
                 mask = Mask({**mask, name: torch.ones_like(mask[name])})
             check_connected(network, mask, module.code_shape())
         except Degenerate as e:
-            raise InputError(f"round {round_}, {1 - self.counts[round_] / self.total:.2%} sparse: {e}; prune less, or "
-                             "by another pruner") from None
+            raise Ended(f"round {round_}, {1 - self.counts[round_] / self.total:.2%} sparse: {e}; prune less, or by "
+                        "another pruner") from None
         return mask
 
     def _look_ahead(self, network: nn.Module, module: pl.LightningModule) -> None:
@@ -134,7 +138,7 @@ class IterativePruning(pl.Callback):
         for round_ in reversed(range(1, self.rounds)):
             try:
                 self._prune(network, module, round_)
-            except InputError as e:
+            except Ended as e:
                 error = e
             else:
                 break
