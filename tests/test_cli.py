@@ -52,7 +52,7 @@ def test_a_users_own_pruner_from_a_folder_of_ones_own(tmp_path):
     """Two files outside the package, as the README says; with an experiment too."""
     (tmp_path / "conf/pruner").mkdir(parents=True)
     (tmp_path / "conf/pruner/largest.yaml").write_text(
-        "defaults: [/pruner/_common, _self_]\n_target_: mypruners.largest.Largest\nrounds: 2\nrate: 0.5\npower: 1\n")
+        "defaults: [_common, _self_]\n_target_: mypruners.largest.Largest\nrounds: 2\nrate: 0.5\npower: 1\n")
     (tmp_path / "mypruners").mkdir()
     (tmp_path / "mypruners/largest.py").write_text(
         "from lipfw.mask import prunable\nfrom lipfw.pruner.pruner import Pruner\n"

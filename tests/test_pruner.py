@@ -270,7 +270,8 @@ def test_exempt_tensors_are_kept_beside_one_shot_masks(make, train, masks_of_rou
 
 @pytest.mark.parametrize("exempt, words", [
     ([26], ("26", "tensors 0 to 25")), ([-1], ("-1", "tensors 0 to 25")), ([True], ("True",)),
-    (["hed.weight"], ("'hed.weight'", "did you mean head.weight?")), (["head.bias"], ("'head.bias'",)), ([1.5], ("1.5",))])
+    (["hed.weight"], ("'hed.weight'", "did you mean head.weight?")), (["head.bias"], ("'head.bias'",)),
+    ([1.5], ("1.5",))])
 def test_exempt_tensors_that_are_not_there(exempt, words):
     refused(lambda: IMP(exempt=exempt).prepare(Skip()), "pruner.exempt names", "no convolution weight", *words)
 

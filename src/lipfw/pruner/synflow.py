@@ -37,7 +37,9 @@ class SynFlow(Pruner):
         for step in range(1, self.steps + 1):
             mask.apply(network)
             scores, left = flow(network, code), round(first * (count / first) ** (step / self.steps))
-            check_scores(scores, left, mask)
+            # a unit that a step cut off leaves weights that carry nothing: until they go they only fill up the count
+            carrying = sum(int((s != 0).sum()) for s in scores.values())
+            check_scores(scores, min(left, max(1, carrying)), mask)
             mask = keep_top(scores, left, mask)
         return mask
 
