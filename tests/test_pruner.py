@@ -268,6 +268,19 @@ def test_exempt_tensors_are_kept_beside_one_shot_masks(make, train, masks_of_rou
         assert mask["head.weight"].all() and not plain["head.weight"].all()
 
 
+@pytest.mark.parametrize("options, planned, kept", [
+    ({"rounds": 2}, [1000, 800, 640], 680), ({"sparsities": [0.36]}, [1000, 800, 640], 680),
+    ({"sparsities": [0.2, 0.3]}, [1000, 800, 700], 744)])
+def test_what_a_round_keeps_of_more_weights_than_planned(options, planned, kept):
+    """850 are left instead of 800: the rate of them goes, or towards a target the planned fraction: an eighth."""
+    network, pruner = nn.Conv1d(1, 1000, 1), IMP(**options)
+    assert pruner.counts(network) == planned
+    left = torch.arange(1000).view(1000, 1, 1)
+    assert pruner.keep(planned, 1, None) == 800 == pruner.keep(planned, 1, Mask.ones(network))
+    assert pruner.keep(planned, 2, Mask({"weight": left < 800})) == planned[2]
+    assert pruner.keep(planned, 2, Mask({"weight": left < 850})) == kept
+
+
 @pytest.mark.parametrize("exempt, words", [
     ([26], ("26", "tensors 0 to 25")), ([-1], ("-1", "tensors 0 to 25")), ([True], ("True",)),
     (["hed.weight"], ("'hed.weight'", "did you mean head.weight?")), (["head.bias"], ("'head.bias'",)),
