@@ -227,7 +227,7 @@ def test_synflow_empties_no_layer_where_magnitudes_do():
         if p.ndim == 1:
             p.data.zero_()          # biases would pass something where no weight does
     mask.apply(positive)
-    assert float(positive(torch.ones(1, 1, 8, 8, dtype=torch.float64)).sum()) > 0
+    assert positive(torch.ones(1, 1, 8, 8, dtype=torch.float64)).sum().item() > 0
 
 
 @pytest.mark.parametrize("count", [3, 4, 5, 8, 12, 17, 30, 31, 60])
@@ -243,7 +243,7 @@ def test_synflow_goes_down_to_a_single_path_and_no_further(count):
     mask = SynFlow().prune(network, fit, count, None, 1)
     assert mask.count == count
     mask.apply(network)
-    assert float(absolute(network)(torch.ones(1, 2, 1, 1, dtype=torch.float64))) > 0
+    assert absolute(network)(torch.ones(1, 2, 1, 1, dtype=torch.float64)).item() > 0
 
 
 def hourglass():
