@@ -47,3 +47,16 @@ def train(tmp_path):
         trainer.fit(module, ckpt_path=ckpt_path)
         return pruning
     return train
+
+
+@pytest.fixture
+def masks_of_rounds():
+    """A callback that keeps the mask of each round, None where all is kept."""
+    class Masks(pl.Callback):
+        def __init__(self):
+            self.kept = []
+
+        def on_train_epoch_end(self, trainer, module):
+            self.kept.append(next(c for c in trainer.callbacks if isinstance(c, IterativePruning)).mask)
+
+    return Masks()

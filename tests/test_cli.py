@@ -72,15 +72,16 @@ def test_waiting_threads_soon_sleep(tmp_path, given, told):
 def test_a_users_own_pruner_from_a_folder_of_ones_own(tmp_path):
     """Two files outside the package, as the README says; with an experiment too."""
     (tmp_path / "conf/pruner").mkdir(parents=True)
-    (tmp_path / "conf/pruner/largest.yaml").write_text("_target_: mypruners.largest.Largest\nrounds: 2\n")
+    (tmp_path / "conf/pruner/largest.yaml").write_text(
+        "defaults: [_common, _self_]\n_target_: mypruners.largest.Largest\nrounds: 2\nrate: 0.5\npower: 1\n")
     (tmp_path / "mypruners").mkdir()
     (tmp_path / "mypruners/largest.py").write_text(
-        "from lipfw.mask import prunable\nfrom lipfw.pruner.pruner import Pruner, Schedule\n"
+        "from lipfw.mask import prunable\nfrom lipfw.pruner.pruner import Pruner\n"
         "class Largest(Pruner):\n"
-        "    def __init__(self, rounds):\n        self.schedule = Schedule([0.5 ** r for r in range(rounds + 1)])\n"
-        "    def score(self, network, loss):\n"
-        "        assert loss().requires_grad\n"
-        "        return {n: w.detach().abs() for n, w in prunable(network).items()}\n")
+        "    def __init__(self, power, **options):\n        super().__init__(**options)\n        self.power = power\n"
+        "    def score(self, network, fit):\n"
+        "        assert all(term.requires_grad for term in fit.losses()) and len(fit.code_shape()) == 4\n"
+        "        return {n: w.detach().abs() ** self.power for n, w in prunable(network).items()}\n")
     for extra in ([], ["-cn", "quickstart"]):
         code, out, err = lipfw("--config-dir", "conf", *extra, "pruner=largest", *TINY, cwd=tmp_path,
                                PYTHONPATH=os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
@@ -106,14 +107,23 @@ def test_completion_knows_the_options(tmp_path):
     environment = {**os.environ, "COMP_LINE": "lipfw pruner=", "_HYDRA_NEW": "1"}
     done = subprocess.run([sys.executable, "-m", "lipfw", "-sc", "query=bash"], cwd=tmp_path, capture_output=True,
                           text=True, env=environment)
-    assert {"pruner=imp", "pruner=none", "pruner=ticket"} <= set(done.stdout.split())
+    assert {"pruner=imp", "pruner=none", "pruner=snip", "pruner=ticket"} <= set(done.stdout.split())
 
 
 MISTAKES = [
     (["task.sgima=3"], "task.sgima is no option; did you mean task.sigma?"),
     (["task=denoize"], "did you mean denoise?"), (["tsk=clean"], "did you mean task?"),
     (["fit.stepz=3"], "did you mean fit.steps?"), (["seeed=1"], "did you mean seed?"),
-    (["pruner.rounds=3"], "pruner.rounds is an option of pruner=imp"), (["+nonsense=1"], "nonsense is no option"),
+    (["pruner.doubled=true"], "pruner.doubled is an option of pruner=random,"),
+    (["pruner.rounds=3"], "pruner.rounds is an option of pruner=grasp or pruner=imp or pruner=magnitude or "),
+    (["pruner=ticket", "pruner.path=x", "pruner.rate=0.3"], "pruner.rate is an option of pruner=grasp or "),
+    (["pruner=snip", "pruner.draws=0"], "pruner.draws must be a whole number of at least 1, got 0"),
+    (["pruner=snip", "pruner.sparsities=[90]"], "did you mean 0.9?"),
+    (["pruner=snip", "pruner.sparsities=0.9"], "pruner.sparsities must be a list, in brackets, got 0.9"),
+    (["pruner=imp", "pruner.exempt=null"], "pruner.exempt must be a list, in brackets, got None"),
+    (["pruner=imp", "pruner.rewind_step=9"], "pruner.rewind_step=9 lies beyond fit.steps=2"),
+    (["pruner=random_like"], "pruner.path must be given"),
+    (["+nonsense=1"], "nonsense is no option"),
     (["pruner=imp", "+pruner.depth=1"], "pruner.depth is no option"),
     (["pruner=imp", "pruner.rate=20"], "did you mean 0.2?"), (["task=superres", "task.factor=1"], "at least 2, got 1"),
     (["task.sigma=-5"], "task.sigma must be a number in [0, 255], got -5"),
@@ -188,6 +198,12 @@ def test_a_mistake_is_one_line(mistakes, number):
     lines = [line for line in err.splitlines() if not line.startswith("Downloading")]
     assert len(lines) == 1 and lines[0].startswith("lipfw: "), err
     assert told in lines[0]
+
+
+def test_options_that_pruners_share_are_not_those_of_all(mistakes):
+    number = [a for a, _ in MISTAKES].index(["pruner.rounds=3"])
+    told = mistakes[number][2]
+    assert "pruner=synflow" in told and not any(f"pruner={n}" in told for n in ("none", "ticket", "random_like"))
 
 
 def test_a_sweep_goes_on_after_a_failed_run(tmp_path):

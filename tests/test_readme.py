@@ -103,3 +103,15 @@ def test_the_table_tells_the_defaults():
             value = node[key]
             told = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
             assert default == told, option
+
+
+@pytest.mark.parametrize("pruner", [p.stem for p in sorted((CONF / "pruner").glob("[!_]*.yaml"))])
+def test_the_table_tells_the_defaults_of_each_pruner(pruner):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        node = OmegaConf.to_container(compose("config", [f"pruner={pruner}"]).pruner)
+    told = dict(re.findall(r"^\| `pruner\.(\w+)` \| `?([^`|]*?)`? \|", TEXT, re.MULTILINE))
+    words = {"None": "null", "False": "false", "???": "(must be given)"}
+    for option, value in node.items():
+        if not option.startswith("_"):
+            assert told[option] == words.get(str(value), str(value)), option
+    assert f"`{pruner}`" in next(line for line in TEXT.splitlines() if line.startswith("| **`pruner=`**"))

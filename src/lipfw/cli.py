@@ -169,12 +169,12 @@ def _files(group: str) -> list[Path]:
 
 
 def _keys(path: Path, group: str) -> set[str]:
-    """Return the options that a group's YAML file has, those of its base among them."""
+    """Return the options that a group's YAML file has, those of its base among them if it names it."""
     node = OmegaConf.load(path)
+    has_base = any(str(d).endswith("_common") for d in node.get("defaults") or ())
     if path.read_text().startswith("# @package _global_"):
         node = node.get(group) or {}
-    base = path.with_name("_common.yaml")
-    keys = set(node) | (set(OmegaConf.load(base)) if base.is_file() else set())
+    keys = set(node) | (set(OmegaConf.load(CONF / group / "_common.yaml")) if has_base else set())
     return {str(k) for k in keys if not str(k).startswith("_") and k != "defaults"}
 
 

@@ -145,8 +145,9 @@ class IterativePruning(pl.Callback):
         else:
             round_ = 0
         if round_ < self.rounds - 1:
-            raise InputError(f"{error} (up to {1 - self.counts[round_] / self.total:.2%} it can, "
-                             f"pruner.rounds={round_})") from None
+            hint = f" (it can up to {1 - self.counts[round_] / self.total:.2%}" if round_ else ""
+            hint += f": pruner.rounds={round_}" if round_ and self.pruner.schedule.is_ladder else ""
+            raise InputError(f"{error}{hint and hint + ')'}") from None
 
 
 def check_connected(network: nn.Module, mask: Mask, shape: torch.Size) -> None:

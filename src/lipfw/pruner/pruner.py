@@ -137,6 +137,6 @@ def check_scores(scores: Mapping[str, Tensor], count: int, within: Mask | None =
 
 def _listed(name: str, value) -> list:
     """Return a list given on the command line as a list of Python's."""
-    if isinstance(value, (str, int, float)):
+    if isinstance(value, str) or not isinstance(value, Sequence):
         raise InputError(f"{name} must be a list, in brackets, got {value!r}")
     return list(value)

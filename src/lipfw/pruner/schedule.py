@@ -56,9 +56,14 @@ class Schedule:
                 counts.append(next_)
             if target < counts[-1]:
                 counts.append(target)
-        if self.sparsities is None and self.params is None:
+        if self.is_ladder:
             counts += self._ladder(total)
         return counts
+
+    @property
+    def is_ladder(self) -> bool:
+        """The counts follow from `rounds` and `rate`: no targets are given."""
+        return self.sparsities is None and self.params is None
 
     def _targets(self, total: int, others: int) -> list[int]:
         if self.params is not None:
