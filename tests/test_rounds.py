@@ -310,22 +310,31 @@ def test_scores_that_tell_nothing_end_the_rounds(make, train, scores, told):
     assert len(rounds.kept) == 1
 
 
-def test_what_scores_alone_tell_is_told_before_anything_is_fitted(make):
-    """And how far it would go: the head of 18 weights is emptied at the rounds that keep least."""
+def test_what_scores_alone_tell_is_told_before_anything_is_fitted(make, train):
+    """How far it will go: the head of 18 weights is emptied at the rounds that keep least."""
     module = make(steps=2)
 
     def late(name, weight):
         return weight.abs().detach() if name != "head.weight" else torch.linspace(0.01, 0.05, 18).view_as(weight)
 
-    total = sum(w.numel() for w in prunable(module.prior.network).values())
     scores = torch.cat([late(n, w).flatten() for n, w in prunable(module.prior.network).items()])
     above = int((scores > 0.05).sum())      # so many are kept before the last of the head goes
     counts, last = Scores(late, rounds=16).counts(module.prior.network), 0
     while counts[last] > above:
         last += 1
-    assert 1 < last < 16
-    with pytest.raises(InputError, match=rf"round {last}, .*head.weight.*\(up to {1 - counts[last - 1] / total:.2%} it "
-                                         rf"can, pruner.rounds={last - 1}\)"):
-        IterativePruning(Scores(late, blind=True, rounds=16)).prepare(module)
-    IterativePruning(Scores(late, blind=True, rounds=last - 1)).prepare(module)
-    IterativePruning(Scores(late, rounds=16)).prepare(module)
+    assert 2 < last < 16
+    pruning = IterativePruning(Scores(late, blind=True, rounds=16))
+    for _ in range(2):      # a run prepares twice
+        pruning.prepare(module)
+        (remark,) = pruning.remarks
+        assert remark.startswith(f"the run will end after round {last - 1}: round {last}, ") and "head.weight" in remark
+    rounds = Rounds()
+    with pytest.raises(Ended, match=f"round {last}, "):
+        train(module, Scores(late, blind=True, rounds=16), rounds)
+    assert len(rounds.kept) == last
+    for fine in (Scores(late, blind=True, rounds=last - 1), Scores(late, rounds=16)):
+        pruning = IterativePruning(fine)
+        pruning.prepare(make(steps=2))
+        assert pruning.remarks == []
+    with pytest.raises(Ended, match="round 1, 98.98% sparse: no path"):
+        IterativePruning(Scores(late, blind=True, sparsities=[0.99])).prepare(make(steps=2))

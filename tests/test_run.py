@@ -53,9 +53,9 @@ def test_rounds_that_cannot_go_on_leave_a_result_and_an_error(go):
     assert result["ended"] is None
 
 
-def test_a_pruner_whose_scores_alone_tell_is_refused_before_anything_is_written(go):
-    with pytest.raises(InputError, match="no path is left .*up to .* it can, pruner.rounds="):
-        go("pruner=magnitude", "pruner.rounds=30")
+def test_a_pruner_that_cannot_prune_at_all_is_refused_before_anything_is_written(go):
+    with pytest.raises(InputError, match="round 1, 99.90% sparse: no path is left"):
+        go("pruner=magnitude", "pruner.sparsities=[0.999]")
     assert not Path("runs").exists()
 
 

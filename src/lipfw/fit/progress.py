@@ -37,7 +37,7 @@ class FitProgress(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, module: Restoration) -> None:
         # not in on_fit_start: there a resumed run does not know its round yet
-        for remark in self.pruning.pruner.remarks:
+        for remark in self.pruning.remarks:
             self.console.print(remark, highlight=False, soft_wrap=True)
         densities = self.pruning.densities[trainer.current_epoch:]
         compiled = kernel_library.compiled_now

@@ -34,6 +34,7 @@ class IterativePruning(pl.Callback):
         self.mask: Mask | None = None       # None: dense
         self.start: dict | None = None      # the state that rounds go back to
         self.losses: list[float] = []       # of the rounds that are done
+        self.remarks: list[str] = []        # what a user is told before the fit
 
     def network(self, module: pl.LightningModule) -> nn.Module:
         """Return the network that is pruned."""
@@ -68,8 +69,8 @@ class IterativePruning(pl.Callback):
         if self.pruner.retrain == "remaining" and self.rewind_step == module.steps:
             raise InputError(f"pruner.rewind_step={self.pruner.rewind_step} with pruner.retrain=remaining leaves no "
                              f"step of fit.steps={module.steps}; use an earlier one")
-        if self.pruner.blind and self.rounds > 1 and self.rewind_step == 0:
-            self._look_ahead(network, module)
+        foreseeable = self.pruner.blind and self.rounds > 1 and self.rewind_step == 0
+        self.remarks = [*self.pruner.remarks, *(self._look_ahead(network, module) if foreseeable else [])]
 
     def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
         self.prepare(module)    # a checkpoint, if there is one, is loaded over it
@@ -133,21 +134,18 @@ class IterativePruning(pl.Callback):
                         "another pruner") from None
         return mask
 
-    def _look_ahead(self, network: nn.Module, module: pl.LightningModule) -> None:
-        """Raise InputError at once if the last round's mask will be no good: what scores alone tell."""
-        for round_ in reversed(range(1, self.rounds)):
+    def _look_ahead(self, network: nn.Module, module: pl.LightningModule) -> list[str]:
+        """Tell how far a pruner can go if scores alone tell that. Raises Ended at once if it can't prune at all."""
+        last, error = self.rounds - 1, None
+        while last:
             try:
-                self._prune(network, module, round_)
-            except Ended as e:
-                error = e
-            else:
+                self._prune(network, module, last)
                 break
-        else:
-            round_ = 0
-        if round_ < self.rounds - 1:
-            hint = f" (it can up to {1 - self.counts[round_] / self.total:.2%}" if round_ else ""
-            hint += f": pruner.rounds={round_}" if round_ and self.pruner.schedule.is_ladder else ""
-            raise InputError(f"{error}{hint and hint + ')'}") from None
+            except Ended as e:
+                last, error = last - 1, e
+        if error is not None and not last:
+            raise error
+        return [] if error is None else [f"the run will end after round {last}: {error}"]
 
 
 def check_connected(network: nn.Module, mask: Mask, shape: torch.Size) -> None:
