@@ -54,7 +54,7 @@ def test_rounds_that_cannot_go_on_leave_a_result_and_an_error(go):
 
 
 def test_a_pruner_that_cannot_prune_at_all_is_refused_before_anything_is_written(go):
-    with pytest.raises(InputError, match="round 1, 99.90% sparse: no path is left"):
+    with pytest.raises(InputError, match="round 1, 99.91% sparse: no path is left"):
         go("pruner=magnitude", "pruner.sparsities=[0.999]")
     assert not Path("runs").exists()
 
