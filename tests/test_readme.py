@@ -34,6 +34,9 @@ def done(tmp_path_factory):
     folder = tmp_path_factory.mktemp("readme")
     for name, size in (("noisy", (40, 36)), ("holes", (32, 32)), ("small", (20, 24))):
         write_png(folder / f"{name}.png", torch.rand(1, 3, *size))
+    (folder / "photos").mkdir()
+    for i in range(2):
+        write_png(folder / "photos" / f"{i}.png", torch.rand(1, 3, 40, 36))
     write_png(folder / "mask.png", (torch.rand(1, 1, 32, 32) > 0.2).float())
     jobs = []
     for command in COMMANDS:
