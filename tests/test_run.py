@@ -40,6 +40,13 @@ def go(tmp_path, monkeypatch):
     return go
 
 
+def test_a_fit_that_stops_says_how_many_steps_it_did(go, capsys):
+    _, result = go("fit.stop=wmv", "fit.patience=3", "fit.steps=40", "trainer.progress=auto")
+    (only,) = result["rounds"]
+    assert only["step_last"] < 40 and only["step_last"] % 2 == 0
+    assert f"{only['step_picked']} of {only['step_last']}" in capsys.readouterr().out
+
+
 def test_rounds_that_cannot_go_on_leave_a_result_and_an_error(go):
     """A head of 12 weights in a network of ever fewer: at last nothing passes."""
     with pytest.raises(InputError, match="round .*: no path is left from the code to the output"):

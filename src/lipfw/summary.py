@@ -26,7 +26,7 @@ def rounds_table(result: dict) -> Table:
     columns = ["round", "sparsity", "params", "loss"] + (["peak", "picked", "final", "SSIM"] if known else [])
     table = Table(*columns, "step", "time", box=None, pad_edge=False, caption_justify="left", caption=(
         "PSNR in dB: best step (peak, an oracle), picked without the clean picture, last; SSIM and step of the picked"
-        if known else "step: the one picked"))
+        if known else "step: the one picked, of those done where the rule stopped the fit"))
     for column in table.columns:
         column.justify = "right"
     for r in result["rounds"]:
@@ -35,7 +35,8 @@ def rounds_table(result: dict) -> Table:
         if known:
             cells += [f"{r[f'psnr_{k}']:.2f}" for k in ("peak", "picked", "final")]
             cells += [f"{r['ssim_picked']:.3f}" if r["ssim_picked"] is not None else "-"]
-        table.add_row(*cells, str(r["step_picked"]), spoken(r["seconds"]))
+        stopped = r["step_last"] < result["config"]["fit"]["steps"]
+        table.add_row(*cells, f"{r['step_picked']}" + f" of {r['step_last']}" * stopped, spoken(r["seconds"]))
     return table
 
 
