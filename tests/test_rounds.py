@@ -209,6 +209,22 @@ def test_resume_is_exact(make, train, tmp_path, round_, batch, seconds, pruner, 
         assert mask_a is mask_b is None or all(torch.equal(mask_a[n], mask_b[n]) for n in mask_b)
 
 
+@pytest.mark.parametrize("pruner, fit", [({"rewind_step": 7, "retrain": "remaining"}, {}),
+                                         ({}, {"stop": "wmv", "patience": 1, "log_every": 2})], ids=["remaining", "stopped"])
+def test_no_checkpoint_lies_between_the_last_step_and_the_end_of_a_round(make, train, tmp_path, pruner, fit):
+    """Batches that are left over do nothing: taken up there, a round would have no steps to be recorded of."""
+    path, saved = tmp_path / "checkpoint.ckpt", []
+
+    class Watch(pl.Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            saved.append((trainer.current_epoch, module.round_over, path.exists()))
+            path.unlink(missing_ok=True)
+
+    train(make(steps_per_batch=2, **fit), IMP(rounds=1, **pruner), Checkpoint(path, 0.0), Watch())
+    assert {(over, there) for r, over, there in saved if r} == {(False, True), (True, False)}
+    assert sum(over for r, over, _ in saved if r) > 1
+
+
 def test_a_replayed_ticket_is_the_round_that_found_it(make, train, tmp_path):
     """Ticket r with its initial weights gives round r's weights again; as a folder, all rounds."""
     rounds = Rounds()
