@@ -659,12 +659,14 @@ def test_a_failed_write_keeps_the_old_report(study, monkeypatch, capsys):
     assert (study / "report.csv").read_text() == before and not list(study.glob(".*"))
 
 
-def test_arguments(study, capsys):
+def test_arguments(study, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     assert "folder" in fails(capsys)
     assert "--nonsense" in fails(capsys, study, "--nonsense")
     with pytest.raises(SystemExit) as stop:
         main(["--help"])
-    assert stop.value.code == 0 and "report.csv" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert stop.value.code == 0 and "report.csv" in told and max(map(len, told.splitlines())) <= 80
 
 
 def test_input_errors_are_raised_by_the_functions(tmp_path):
