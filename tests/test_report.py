@@ -1,6 +1,5 @@
 """Reports of many runs. The run folders are written by hand, and the numbers are told by numpy."""
 import csv
-import doctest
 import io
 import json
 import subprocess
@@ -13,7 +12,7 @@ import yaml
 from rich.console import Console
 
 from lipfw.errors import InputError
-from lipfw.report import origin, read, stats, table
+from lipfw.report import read, stats, table
 from lipfw.report.__main__ import main
 
 METRICS = ("psnr_peak", "psnr_picked", "psnr_final", "ssim_picked", "loss", "seconds")
@@ -679,8 +678,3 @@ def test_no_torch(study):
             "assert not {'torch', 'hydra', 'pytorch_lightning'} & set(sys.modules)")
     subprocess.run([sys.executable, "-c", code, str(study)], check=True, capture_output=True,
                    env={"PYTHONPATH": ":".join(sys.path), "PATH": ""})
-
-
-@pytest.mark.parametrize("module", [origin, read, stats, table])
-def test_docstring_examples(module):
-    assert doctest.testmod(module).failed == 0
