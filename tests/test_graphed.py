@@ -126,6 +126,16 @@ def same(a, b):
         assert all(torch.equal(a[2]["state"][i][k], v) for k, v in state.items())
 
 
+@pytest.mark.parametrize("rule", ["wmv", "emv"])
+def test_what_follows_a_step_reads_nothing_from_the_device(make, picture, rule):
+    """On torch's meta device a number that is read back, or branched on, is an error: a graph can't hold it either."""
+    module = make(problems=[Denoise(25, s)(picture) for s in range(2)], pick=rule).to("meta")
+    outputs = [torch.empty(1, 3, 24, 20, device="meta") for _ in range(2)]
+    assert module.follow(outputs, torch.empty((), device="meta")) is None
+    with pytest.raises(RuntimeError, match="meta"):
+        bool(module.rule.over(module.now))
+
+
 @pytest.mark.parametrize("resumed", [False, True])
 def test_the_body_that_is_captured_is_the_eager_step(make, train, use, tmp_path, resumed):
     same(fitted(make, train, use, Graphed, tmp_path, resumed), fitted(make, train, use, Eager, tmp_path))

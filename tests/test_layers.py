@@ -6,7 +6,7 @@ import lipfw
 
 ROOT = Path(lipfw.__file__).parent
 BASE = {"streams", "problem", "mask", "ticket", "measures", "files", "errors", "listing"}
-TOP = {"run", "batch", "recorder", "summary", "tracking", "api", "report", "tickets"}
+TOP = {"run", "batch", "recorder", "summary", "tracking", "api", "report", "tickets", "terminal"}
 PARTS = {"image", "task", "prior", "pruner", "kernel", "fit", "folder"}
 HOST = {"cores", "malloc"}      # what a program may do to its process and a library may not
 ALLOWED = {     # layer -> the lipfw modules it may import, besides itself
@@ -23,7 +23,7 @@ ALLOWED = {     # layer -> the lipfw modules it may import, besides itself
 LIBRARIES = {   # library -> the layers that may import it
     "hydra": {"run", "tracking", "cli"}, "omegaconf": {"run", "tracking", "cli", "folder", "report"},
     "pytorch_lightning": {"fit", "run", "recorder", "tracking", "api"}, "torchmetrics": {"fit"},
-    "wandb": set(), "rich": {"fit", "run", "batch", "summary", "report", "tickets"}, "skimage": {"image"},
+    "wandb": set(), "rich": {"fit", "run", "batch", "summary", "report", "tickets", "terminal"}, "skimage": {"image"},
     "PIL": {"image", "task"},
 }
 

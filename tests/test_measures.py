@@ -1,6 +1,5 @@
 """Measures of tickets, each against a reference that shares nothing with it: loops, graph searches, torch, drawing."""
 import copy
-import doctest
 import math
 from collections import defaultdict
 
@@ -10,7 +9,6 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
-from lipfw import measures
 from lipfw.mask import Mask, prunable
 from lipfw.measures import (
     bytes_on_disk,
@@ -43,10 +41,6 @@ def keep(network, **kept):
         for entry in entries:
             masks[name.replace("__", ".").lstrip("_") + ".weight"][entry] = True
     return Mask(masks)
-
-
-def test_examples():
-    assert doctest.testmod(measures).attempted and not doctest.testmod(measures).failed
 
 
 # ---- sparsity ---------------------------------------------------------------------------------------------------

@@ -140,7 +140,8 @@ def test_dense_is_one_fit_of_everything():
 
 @pytest.mark.parametrize("given, steps, step", [
     (0, 3000, 0), (150, 3000, 150), (3000, 3000, 3000), ("0%", 3000, 0), ("5%", 3000, 150), ("10%", 3000, 300),
-    ("20%", 3000, 600), ("100%", 3000, 3000), ("5%", 50, 2), ("12.5%", 40, 5), (1, 1, 1)])     # facts, section 4.2
+    ("20%", 3000, 600), ("100%", 3000, 3000), ("5%", 50, 2), (".5%", 1000, 5), ("12.5%", 40, 5),
+    (1, 1, 1)])     # facts, section 4.2
 def test_the_rewind_step_is_a_number_or_a_percentage(given, steps, step):
     assert IMP(rewind_step=given).rewind(steps) == step
 
@@ -152,7 +153,8 @@ def test_bad_rewind_steps(value):
 
 
 def test_a_rewind_step_beyond_the_fit():
-    refused(lambda: IMP(rewind_step=3001).rewind(3000), "pruner.rewind_step=3001", "fit.steps=3000")
+    for step in (3001, 2 * 10**9):
+        refused(lambda s=step: IMP(rewind_step=s).rewind(3000), f"pruner.rewind_step={step}", "fit.steps=3000")
 
 
 @pytest.mark.parametrize("name, value, words", [

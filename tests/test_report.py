@@ -1,6 +1,5 @@
 """Reports of many runs. The run folders are written by hand, and the numbers are told by numpy."""
 import csv
-import doctest
 import io
 import json
 import subprocess
@@ -13,7 +12,7 @@ import yaml
 from rich.console import Console
 
 from lipfw.errors import InputError
-from lipfw.report import origin, read, stats, table
+from lipfw.report import read, stats, table
 from lipfw.report.__main__ import main
 
 METRICS = ("psnr_peak", "psnr_picked", "psnr_final", "ssim_picked", "loss", "seconds")
@@ -659,12 +658,14 @@ def test_a_failed_write_keeps_the_old_report(study, monkeypatch, capsys):
     assert (study / "report.csv").read_text() == before and not list(study.glob(".*"))
 
 
-def test_arguments(study, capsys):
+def test_arguments(study, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     assert "folder" in fails(capsys)
     assert "--nonsense" in fails(capsys, study, "--nonsense")
     with pytest.raises(SystemExit) as stop:
         main(["--help"])
-    assert stop.value.code == 0 and "report.csv" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert stop.value.code == 0 and "report.csv" in told and max(map(len, told.splitlines())) <= 80
 
 
 def test_input_errors_are_raised_by_the_functions(tmp_path):
@@ -677,8 +678,3 @@ def test_no_torch(study):
             "assert not {'torch', 'hydra', 'pytorch_lightning'} & set(sys.modules)")
     subprocess.run([sys.executable, "-c", code, str(study)], check=True, capture_output=True,
                    env={"PYTHONPATH": ":".join(sys.path), "PATH": ""})
-
-
-@pytest.mark.parametrize("module", [origin, read, stats, table])
-def test_docstring_examples(module):
-    assert doctest.testmod(module).failed == 0

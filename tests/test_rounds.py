@@ -15,6 +15,7 @@ from lipfw.mask import Mask, prunable
 from lipfw.prior.prior import uniform_code
 from lipfw.pruner.imp import IMP
 from lipfw.pruner.pruner import Pruner
+from lipfw.pruner.random import Random
 from lipfw.pruner.ticket import Replay
 from lipfw.ticket import Ticket, save_initial
 
@@ -209,6 +210,23 @@ def test_resume_is_exact(make, train, tmp_path, round_, batch, seconds, pruner, 
         assert mask_a is mask_b is None or all(torch.equal(mask_a[n], mask_b[n]) for n in mask_b)
 
 
+@pytest.mark.parametrize("pruner, fit", [
+    ({"rewind_step": 7, "retrain": "remaining"}, {}), ({}, {"stop": "wmv", "patience": 1, "log_every": 2})],
+    ids=["remaining", "stopped"])
+def test_no_checkpoint_lies_between_the_last_step_and_the_end_of_a_round(make, train, tmp_path, pruner, fit):
+    """Batches that are left over do nothing: taken up there, a round would have no steps to be recorded of."""
+    path, saved = tmp_path / "checkpoint.ckpt", []
+
+    class Watch(pl.Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            saved.append((trainer.current_epoch, module.round_over, path.exists()))
+            path.unlink(missing_ok=True)
+
+    train(make(steps_per_batch=2, **fit), IMP(rounds=1, **pruner), Checkpoint(path, 0.0), Watch())
+    assert {(over, there) for r, over, there in saved if r} == {(False, True), (True, False)}
+    assert sum(over for r, over, _ in saved if r) > 1
+
+
 def test_a_replayed_ticket_is_the_round_that_found_it(make, train, tmp_path):
     """Ticket r with its initial weights gives round r's weights again; as a folder, all rounds."""
     rounds = Rounds()
@@ -336,5 +354,9 @@ def test_what_scores_alone_tell_is_told_before_anything_is_fitted(make, train):
         pruning = IterativePruning(fine)
         pruning.prepare(make(steps=2))
         assert pruning.remarks == []
+    for doubled, lines in ((False, 1), (True, 0)):      # the masks of a doubled one depend on those before
+        pruning = IterativePruning(Random(rounds=25, doubled=doubled))
+        pruning.prepare(make(steps=2))
+        assert len(pruning.remarks) == lines
     with pytest.raises(Ended, match="round 1, 98.98% sparse: no path"):
         IterativePruning(Scores(late, blind=True, sparsities=[0.99])).prepare(make(steps=2))

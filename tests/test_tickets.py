@@ -13,7 +13,7 @@ from lipfw.mask import Mask, prunable
 from lipfw.prior.decoder import DeepDecoder
 from lipfw.prior.skip import Skip
 from lipfw.ticket import INITIAL, Ticket, save_initial
-from lipfw.tickets import main
+from lipfw.tickets.__main__ import main
 
 SMALL = {"inputs": 4, "outputs": 3, "channels": 6, "depth": 2, "skip": 2}
 ABOUT = {"task": "lipfw.task.denoise.Denoise", "image": "astronaut", "pruner": "lipfw.pruner.imp.IMP", "seed": "7",
@@ -226,7 +226,7 @@ def test_mistakes_are_one_line(runs, capsys):
     assert "a and d can't be compared" in fails(capsys, "a", "d")
     message = fails(capsys, one, "a")
     assert "single ticket" in message and "a/tickets/round_00.safetensors" in message
-    assert "required: PATH" in fails(capsys) and "--help" in fails(capsys)
+    assert "required: PATH;" in fails(capsys) and "--help" in fails(capsys)
     assert "--cvs" in fails(capsys, "a", "--cvs", "x")
     (runs / one).unlink()
     assert f"{one} is missing" in fails(capsys, "a")

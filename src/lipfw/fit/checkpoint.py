@@ -49,7 +49,7 @@ class Checkpoint(pl.Callback):
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
         due = time.monotonic() - self._last >= self.seconds
-        if due and batch_idx + 1 < trainer.num_training_batches:    # the last batch: the round's end saves
+        if due and not module.round_over:       # else the round's end saves, what the other callbacks then have too
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer, module) -> None:

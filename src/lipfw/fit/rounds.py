@@ -91,7 +91,9 @@ class IterativePruning(pl.Callback):
         module.start_round(round_)
         if round_ == 0 and self.rewind_step == 0:
             self.start = module.snapshot()
-        if self.counts[round_] < self.total:
+        if self.counts[round_] == self.total:
+            self.mask = None
+        else:
             if round_ and not self.pruner.scores_trained:
                 module.rewind(self.start)
             self.mask = self._prune(network, module, round_)
@@ -130,8 +132,8 @@ class IterativePruning(pl.Callback):
                 mask = Mask({**mask, name: torch.ones_like(mask[name])})
             check_connected(network, mask, module.code_shape())
         except Degenerate as e:
-            raise Ended(f"round {round_}, {1 - self.counts[round_] / self.total:.2%} sparse: {e}; prune less, or by "
-                        "another pruner") from None
+            raise Ended(f"round {round_}, {1 - count / self.total:.2%} sparse: {e}; prune less, or by another "
+                        "pruner") from None
         return mask
 
     def _look_ahead(self, network: nn.Module, module: pl.LightningModule) -> list[str]:

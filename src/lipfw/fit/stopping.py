@@ -7,64 +7,45 @@ from torch import Tensor, nn
 RULES = ("wmv", "emv")
 
 
-def make_rule(name: str, shapes: Sequence[torch.Size], window: int, patience: int) -> "WindowedVariance":
+def make_rule(name: str, shapes: Sequence[torch.Size], window: int, patience: int) -> "Rule":
     """Return the rule that picks a step for pictures of these shapes: wmv or emv."""
     if name == "emv":
         return MovingVariance(shapes, patience)
     return WindowedVariance(sum(torch.Size(s).numel() for s in shapes), window, patience)
 
 
-class WindowedVariance(nn.Module):
-    """The ES-WMV rule: pick the step where the variance of the last outputs is smallest (Wang et al., 2021).
+class Rule(nn.Module):
+    """Pick the step where a variance of the outputs is smallest; a subclass says which, in `update`.
 
-    WMV_t = 1/W sum_w ||x_{t-w} - mean||^2 / n over the window of the last W outputs. The pick stands once the minimum
-    has not improved for `patience` steps. Constant work a step, from running sums; all state is in buffers, so that it
-    is checkpointed and nothing is read back from the device.
-
-    `values` is n, the number of output values; of more than MOST_VALUES every k-th is watched, so that the window takes
-    26 MB at most.
+    The pick stands once the minimum has not improved for `patience` steps. All state is in buffers, so that it is
+    checkpointed and nothing is read back from the device.
     """
 
-    MOST_VALUES = 65_536
-
-    def __init__(self, values: int, window: int = 100, patience: int = 1000):
+    def __init__(self, patience: int):
         super().__init__()
-        self.window, self.patience = window, patience
-        self.stride = -(-values // self.MOST_VALUES)
-        n = -(-values // self.stride)
-        self.register_buffer("outputs", torch.zeros(window, n))
-        self.register_buffer("squares", torch.zeros(window, dtype=torch.float64))
-        self.register_buffer("sum", torch.zeros(n, dtype=torch.float64))
+        self.patience = patience
         self.register_buffer("variance", torch.tensor(torch.nan, dtype=torch.float64))
         self.register_buffer("least", torch.tensor(torch.inf, dtype=torch.float64))
-        self.register_buffer("step", torch.tensor(0))
+        self.register_buffer("step", torch.tensor(0))       # the pick so far
 
     def reset(self) -> None:
         """Forget everything: a new round starts."""
-        for buffer in (self.outputs, self.squares, self.sum, self.step):
-            buffer.zero_()
         self.variance.fill_(torch.nan)
         self.least.fill_(torch.inf)
+        self.step.zero_()
 
     def update(self, outputs: Sequence[Tensor], step: Tensor) -> Tensor:
         """Take the outputs of a step (1, 2, ...); returns a boolean scalar, True if this step is the pick so far.
 
-        Until the window is full, the latest step is the pick. `step` is a whole number on the outputs' device, and
-        nothing here depends on its value but numbers: the same calls do every step, so that a CUDA graph can hold them.
+        `step` is a whole number on the outputs' device, and nothing here depends on its value but numbers: the same
+        calls do every step, so that a CUDA graph can hold them.
         """
-        x = torch.cat([o.flatten() for o in outputs])[::self.stride]
-        slot = ((step - 1) % self.window).view(1)
-        exact = x.double()
-        self.sum += exact - self.outputs.index_select(0, slot)[0].double()
-        self.outputs.index_copy_(0, slot, x[None])
-        self.squares.index_copy_(0, slot, exact.square().sum()[None])
-        full = step >= self.window
-        mean = self.sum / self.window
-        variance = (self.squares.sum() / self.window - mean.square().sum()) / x.numel()
-        return self.pick(variance, step, full)
+        raise NotImplementedError
 
     def pick(self, variance: Tensor, step: Tensor, begun: Tensor) -> Tensor:
-        """Take the variance at a step, `begun` once it means something; returns whether this step is the pick so far.
+        """Take the variance at a step; returns whether this step is the pick so far.
+
+        Until the variance means something, as `begun` says, the latest step is the pick.
         """
         better = begun & (variance < self.least) & ~self.over(step - 1)
         torch.where(begun, variance, self.variance, out=self.variance)
@@ -82,7 +63,45 @@ class WindowedVariance(nn.Module):
         return averages
 
 
-class MovingVariance(WindowedVariance):
+class WindowedVariance(Rule):
+    """The ES-WMV rule: pick the step where the variance of the last outputs is smallest (Wang et al., 2021).
+
+    WMV_t = 1/W sum_w ||x_{t-w} - mean||^2 / n over the window of the last W outputs, from step W on. Constant work a
+    step, from running sums.
+
+    `values` is n, the number of output values; of more than MOST_VALUES every k-th is watched, so that the window takes
+    26 MB at most.
+    """
+
+    MOST_VALUES = 65_536
+
+    def __init__(self, values: int, window: int = 100, patience: int = 1000):
+        super().__init__(patience)
+        self.window = window
+        self.stride = -(-values // self.MOST_VALUES)
+        n = -(-values // self.stride)
+        self.register_buffer("outputs", torch.zeros(window, n))
+        self.register_buffer("squares", torch.zeros(window, dtype=torch.float64))
+        self.register_buffer("sum", torch.zeros(n, dtype=torch.float64))
+
+    def reset(self) -> None:
+        super().reset()
+        for buffer in (self.outputs, self.squares, self.sum):
+            buffer.zero_()
+
+    def update(self, outputs: Sequence[Tensor], step: Tensor) -> Tensor:
+        x = torch.cat([o.flatten() for o in outputs])[::self.stride]
+        slot = ((step - 1) % self.window).view(1)
+        exact = x.double()
+        self.sum += exact - self.outputs.index_select(0, slot)[0].double()
+        self.outputs.index_copy_(0, slot, x[None])
+        self.squares.index_copy_(0, slot, exact.square().sum()[None])
+        mean = self.sum / self.window
+        variance = (self.squares.sum() / self.window - mean.square().sum()) / x.numel()
+        return self.pick(variance, step, step >= self.window)
+
+
+class MovingVariance(Rule):
     """The ES-EMV rule: the same with exponential moving averages, and no window (Wang et al., 2021, Algorithm 2).
 
     E_t = E_{t-1} + a d with d = x_t - E_{t-1} (E_1 = x_1), clipped to [0, 1], and V_t = (1 - a)(V_{t-1} + a |d|^2 / n)
@@ -92,7 +111,7 @@ class MovingVariance(WindowedVariance):
     RATE, FIRST = 0.1, 100
 
     def __init__(self, shapes: Sequence[torch.Size], patience: int = 1000):
-        super().__init__(1, 1, patience)
+        super().__init__(patience)
         self.count = len(shapes)
         for i, shape in enumerate(shapes):
             self.register_buffer(f"mean{i}", torch.zeros(1, *shape))
@@ -103,10 +122,6 @@ class MovingVariance(WindowedVariance):
         self.moving.zero_()
 
     def update(self, outputs: Sequence[Tensor], step: Tensor) -> Tensor:
-        """Take the outputs of a step (1, 2, ...); returns a boolean scalar, True if this step is the pick so far.
-
-        Until step FIRST, the latest step is the pick.
-        """
         first = step == 1
         squares = 0
         for mean, x in zip(self.pictures(outputs), outputs, strict=True):

@@ -1,4 +1,5 @@
 """What every pruner is: scores for the weights, and how their rounds go."""
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
@@ -48,8 +49,7 @@ class Pruner:
                  exempt: Sequence[str | int] = (), stop: str | None = None, patience: int = 2):
         self.schedule = Schedule(rounds, rate, None if sparsities is None else _listed("pruner.sparsities", sparsities),
                                  params)
-        self.rewind_step = rewind_step
-        self.rewind(10 ** 9)       # refuses what is no step
+        self.rewind_step = _step_or_percentage("pruner.rewind_step", rewind_step)
         self.retrain = choice("pruner.retrain", retrain, ("all", "remaining"))
         self.exempt = _listed("pruner.exempt", exempt)
         self.stop = None if stop is None else choice("pruner.stop", stop, ("loss_rises",))
@@ -66,21 +66,12 @@ class Pruner:
 
     def rewind(self, steps: int) -> int:
         """Return the step of a fit of `steps` steps that later rounds start from. Raises InputError beyond it."""
-        value = self.rewind_step
-        if isinstance(value, str) and value.endswith("%"):
-            try:
-                percent = float(value[:-1])
-            except ValueError:
-                percent = -1
-            if not 0 <= percent <= 100:
-                raise InputError(f"pruner.rewind_step must be a step or a percentage such as 5%, got {value!r}")
-            return round(percent / 100 * steps)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise InputError(f"pruner.rewind_step must be a whole number of at least 0 or a percentage such as 5%, got "
-                             f"{value!r}")
-        if value > steps:
-            raise InputError(f"pruner.rewind_step={value} lies beyond fit.steps={steps}; use a step of the fit")
-        return value
+        step = self.rewind_step
+        if isinstance(step, str):
+            return round(float(step[:-1]) / 100 * steps)
+        if step > steps:
+            raise InputError(f"pruner.rewind_step={step} lies beyond fit.steps={steps}; use a step of the fit")
+        return step
 
     def keep(self, counts: Sequence[int], round_: int, within: Mask | None) -> int:
         """Return how many weights a round keeps among `within`: as planned or, where that has another number of weights
@@ -133,6 +124,15 @@ def check_scores(scores: Mapping[str, Tensor], count: int, within: Mask | None =
     told = int((flat != 0).sum())
     if count > told and not (flat < 0).any():
         raise Degenerate(f"{count} weights are to be kept and only {told} have a score other than 0")
+
+
+def _step_or_percentage(name: str, value) -> int | str:
+    """Return `value` if it is a whole number of at least 0 or a percentage such as "5%", else raise InputError."""
+    if isinstance(value, str) and re.fullmatch(r"\d*\.?\d+%", value) and float(value[:-1]) <= 100:
+        return value
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise InputError(f"{name} must be a whole number of at least 0 or a percentage such as 5%, got {value!r}")
+    return value
 
 
 def _listed(name: str, value) -> list:

@@ -17,13 +17,11 @@ class Random(Pruner):
     rate 0.2 keeps about 0.64 of the weights instead of 0.8: its random tickets are sparser than their names say.
     """
 
-    blind = True
-
     def __init__(self, seed: int = 0, doubled: bool = False, **options):
         super().__init__(**options)
         self.seed = whole("pruner.seed", seed, least=0)
-        self.doubled = bool(doubled)
-        self.iterative = self.doubled
+        self.doubled = self.iterative = bool(doubled)
+        self.blind = not self.doubled       # a doubled mask depends on those before it
 
     def score(self, network: nn.Module, fit: Fit) -> Mapping[str, Tensor]:
         """Return U(0, 1), a stream for each tensor."""

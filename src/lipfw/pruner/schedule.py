@@ -28,7 +28,7 @@ class Schedule:
             if self.sparsities is not None:
                 raise InputError("pruner.sparsities and pruner.params both say how much is removed; give one of them")
         if self.sparsities is not None:
-            if isinstance(self.sparsities, (str, int, float)) or not len(self.sparsities):
+            if not self.sparsities:
                 raise InputError(f"pruner.sparsities must be a list such as [0.2,0.5,0.9], got {self.sparsities!r}")
             for s in self.sparsities:
                 number("each of pruner.sparsities", s, 0, 1, open_high=True, hint=_fraction(s))
@@ -48,6 +48,8 @@ class Schedule:
         >>> Schedule(params=100_224).counts(2_208_768, others=9_063)
         [2208768, 91161]
         """
+        if self.sparsities is None and self.params is None:
+            return self._ladder(total)
         counts = [total]
         for target in self._targets(total, others):
             while gradual and (next_ := counts[-1] - round(self.rate * counts[-1])) > target:
@@ -56,14 +58,7 @@ class Schedule:
                 counts.append(next_)
             if target < counts[-1]:
                 counts.append(target)
-        if self.is_ladder:
-            counts += self._ladder(total)
         return counts
-
-    @property
-    def is_ladder(self) -> bool:
-        """The counts follow from `rounds` and `rate`: no targets are given."""
-        return self.sparsities is None and self.params is None
 
     def _targets(self, total: int, others: int) -> list[int]:
         if self.params is not None:
@@ -72,8 +67,8 @@ class Schedule:
                                  f"parameters, of which {others:,} are never removed; use more than {others:,} and at "
                                  f"most {total + others:,}")
             return [self.params - others]
-        targets = [round((1 - s) * total) for s in self.sparsities or ()]
-        if targets and targets[-1] < 1:
+        targets = [round((1 - s) * total) for s in self.sparsities]
+        if targets[-1] < 1:
             raise InputError(f"pruner.sparsities={list(self.sparsities)}: {self.sparsities[-1]:g} would keep none of "
                              f"the network's {total} prunable weights; use a smaller one")
         return targets
@@ -85,7 +80,7 @@ class Schedule:
             if counts[-1] < 1:
                 raise InputError(f"round {r} would keep none of the network's weights; use fewer pruner.rounds or a "
                                  "smaller pruner.rate")
-        return counts[1:]
+        return counts
 
 
 def _fraction(value) -> str:
