@@ -39,6 +39,7 @@ def usable(path: Path) -> Path | None:
 class Checkpoint(pl.Callback):
     """Save `path` at the end of each round and, inside a round, whenever `seconds` have passed since the last.
 
+    The module says by `round_over` that a round has no further steps: it may come before the last batch.
     Give it to the Trainer last: what other callbacks write to disk must be there before the checkpoint that counts on
     it.
     """
@@ -49,7 +50,7 @@ class Checkpoint(pl.Callback):
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
         due = time.monotonic() - self._last >= self.seconds
-        if due and batch_idx + 1 < trainer.num_training_batches:    # the last batch: the round's end saves
+        if due and not module.round_over:       # the round's end saves, maybe some idle batches later
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer, module) -> None:

@@ -124,7 +124,8 @@ class Restoration(pl.LightningModule):
         return super().state_dict(*args, **kwargs)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        checkpoint["round"] = {"step": self.step, "begin": self.begin, "stopped": self.stopped}
+        checkpoint["round"] = {"step": self.step, "begin": self.begin, "stopped": self.stopped,
+                               "steps_per_batch": self.steps_per_batch}     # Lightning counts the batches of a round
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         for name, value in checkpoint["round"].items():
