@@ -44,7 +44,7 @@ def go(tmp_path, monkeypatch):
 def test_rounds_that_cannot_go_on_leave_a_result_and_an_error(go):
     """A head of 12 weights in a network of ever fewer: at last nothing passes."""
     with pytest.raises(InputError, match="round .*: no path is left from the code to the output"):
-        go("pruner=imp", "pruner.rounds=60", "pruner.rate=0.4")
+        go("pruner=imp", "pruner.rounds=14", "pruner.rate=0.4")
     (folder,) = Path("runs/default").iterdir()
     result = json.loads((folder / "result.json").read_text())
     assert result["ended"].startswith(f"round {len(result['rounds'])}, ")
@@ -383,3 +383,6 @@ def test_ctrl_c_says_that_it_can_go_on(tmp_path):
 def test_a_ladder_that_ends_in_nothing_is_refused(go):
     with pytest.raises(InputError, match="would keep none of the network's weights"):
         go("pruner=imp", "pruner.rate=0.99", "pruner.rounds=4")
+    with pytest.raises(InputError, match="round .* would remove none of 2 weights; use fewer pruner.rounds"):
+        go("pruner=imp", "pruner.rounds=1000000000")
+    assert not Path("runs").exists()
