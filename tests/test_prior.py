@@ -315,3 +315,9 @@ def test_codes_are_drawn_anew_each_round_if_asked(build):
         assert torch.equal(seen[0][i], seen[2][i]) and torch.equal(seen[3][i], first[i])
         assert not torch.equal(seen[0][i], seen[1][i]) and not torch.equal(seen[0][i], first[i])
         assert 0 <= seen[0][i].min() and seen[0][i].max() <= 0.1
+
+
+@pytest.mark.parametrize("value", ["no", None, 0])
+def test_redraw_is_true_or_false(value):
+    with pytest.raises(InputError, match=f"prior.redraw must be true or false, got {value!r}"):
+        skip.build([(3, 32, 32)], channels=4, depth=2, redraw=value)

@@ -1,5 +1,6 @@
 """What a person sees: durations, the estimate, a bar that fits 80 columns, a line per round without a terminal."""
 import io
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -86,3 +87,15 @@ def test_the_reason_for_slow_steps_is_told_once(make, tmp_path, monkeypatch):
     out = io.StringIO()
     fit(make(kernel="auto"), Console(file=out, width=80), tmp_path)
     assert out.getvalue().count("torch does all the work: no C++ compiler is found") == 1
+
+
+def test_the_estimate_counts_the_remaining_steps(make, tmp_path, monkeypatch):
+    """Taken up in a round of the steps 901 to 1000, at 951: those before 901 are not of it."""
+    monkeypatch.setattr("lipfw.fit.progress.seconds_of_rounds", lambda module, d: ([60.0] * len(d), None))
+    out = io.StringIO()
+    pruning = IterativePruning(IMP(rounds=1, rewind_step=900, retrain="remaining"))
+    module = make(steps=1000)
+    pruning.prepare(module)
+    module.begin, module.step = 900, 950
+    FitProgress(pruning, Console(file=out, width=80)).on_train_start(SimpleNamespace(current_epoch=1), module)
+    assert out.getvalue().startswith("about 50 min: 1 round of")

@@ -5,7 +5,9 @@ from test_pruner import NoFit, network, refused
 from torch import nn
 from torch.nn.utils import prune
 
-from lipfw.mask import Mask, keep_top, prunable
+from lipfw.errors import InputError
+from lipfw.fit.rounds import Ended, IterativePruning, check_connected
+from lipfw.mask import Degenerate, Mask, keep_top, prunable
 from lipfw.pruner.random import Random, uniform
 from lipfw.pruner.random_layerwise import RandomLayerwise
 from lipfw.pruner.random_like import RandomLike
@@ -239,3 +241,39 @@ def test_draws_are_the_same_on_every_device():
     net = layers(30, 20)
     a, b = uniform(prunable(net), 3), uniform(prunable(net.double()), 3)
     assert all(torch.equal(a[n], b[n]) and a[n].dtype == torch.float32 for n in a)
+
+
+@pytest.mark.parametrize("value", ["no", None, 1, "true"])
+def test_doubled_is_true_or_false(value):
+    with pytest.raises(InputError, match=f"pruner.doubled must be true or false, got {value!r}"):
+        Random(doubled=value)
+
+
+def test_a_single_ticket_that_nothing_like_it_can_replace_is_refused_before_the_fit(make, tmp_path):
+    """Round 0 is the only one, and pruned."""
+    module = make()
+    mask = Mask.ones(module.prior.network)
+    Ticket(Mask({n: m & (n != "head.weight") for n, m in mask.items()})).save(tmp_path / "round_03.safetensors")
+    with pytest.raises(Ended, match="round 0, .* no path is left"):
+        IterativePruning(RandomLike(str(tmp_path / "round_03.safetensors"))).prepare(module)
+
+
+def test_how_far_doubled_masks_go_is_not_foretold(make):
+    """Each follows from the one before, and masks drawn from all weights would tell of others."""
+    module = make()
+    pruning = IterativePruning(Random(doubled=True, rounds=12))
+    pruning.prepare(module)
+    assert pruning.remarks == []
+
+
+def test_layers_that_are_not_empty_may_be_cut_off_too(make):
+    """The head reads one channel, and what makes that channel is removed."""
+    module = make()
+    network = module.prior.network
+    mask = {n: m.clone() for n, m in Mask.ones(network).items()}
+    check_connected(network, Mask(mask), module.code_shape())
+    mask["head.weight"][:, 1:] = False
+    mask["decoders.1.mix.0.weight"][0] = False
+    assert all(m.any() for m in mask.values())
+    with pytest.raises(Degenerate, match="no path is left .*: the kept weights of the layers don't meet"):
+        check_connected(network, Mask(mask), module.code_shape())

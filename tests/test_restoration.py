@@ -230,3 +230,20 @@ def test_losses_are_the_objective_term_by_term(make, picture):
     expected = [(module.prior(i, 5) - p.measurement).square().mean() / 3 for i, p in enumerate(module.problems)]
     torch.testing.assert_close(torch.stack(terms), torch.stack(expected), rtol=1e-6, atol=0)
     assert all(t.requires_grad for t in terms) and module.code_shape() == (1, 4, 24, 20)
+
+
+def test_numbers_beyond_all_bounds(make):
+    for name in ("steps", "patience", "window"):
+        with pytest.raises(InputError, match=f"fit.{name} must be at most 1,000,000,000, got 10,000,000,000"):
+            make(**{name: 10 ** 10})
+
+
+def test_a_window_that_is_never_full_takes_no_memory(make, train):
+    """And picks the last step, as every window that is longer than the fit."""
+    summaries = []
+    for window in (13, 10 ** 9):
+        module = make(steps=12, window=window)
+        assert len(module.rule.outputs) == 13
+        train(module, Dense())
+        summaries.append(module.summary())
+    assert summaries[0] == summaries[1] and summaries[0]["step_picked"] == 12

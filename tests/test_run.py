@@ -21,6 +21,7 @@ from lipfw.files import read_jsonl
 from lipfw.folder import run_folder
 from lipfw.image.read import read
 from lipfw.image.write import write_png
+from lipfw.recorder import Recorder
 from lipfw.run import run
 from lipfw.ticket import Ticket
 
@@ -50,7 +51,7 @@ def test_a_fit_that_stops_says_how_many_steps_it_did(go, capsys):
 def test_rounds_that_cannot_go_on_leave_a_result_and_an_error(go):
     """A head of 12 weights in a network of ever fewer: at last nothing passes."""
     with pytest.raises(InputError, match="round .*: no path is left from the code to the output"):
-        go("pruner=imp", "pruner.rounds=60", "pruner.rate=0.4")
+        go("pruner=imp", "pruner.rounds=14", "pruner.rate=0.4")
     (folder,) = Path("runs/default").iterdir()
     result = json.loads((folder / "result.json").read_text())
     assert result["ended"].startswith(f"round {len(result['rounds'])}, ")
@@ -271,6 +272,50 @@ def test_kill_9_and_the_same_command_again(tmp_path, seconds):
     assert again.returncode == 0 and b"already finished" in out
 
 
+@pytest.mark.parametrize("options, batch", [
+    (["fit.stop=wmv", "fit.patience=1"], 5), (["pruner.retrain=remaining", "pruner.rewind_step=75%"], 2)])
+def test_a_kill_in_the_batches_that_a_round_has_left_over(go, monkeypatch, options, batch):
+    """The round has done its steps before its last batch: it is not to be lost, nor its records."""
+    options = ["pruner=imp", "pruner.rounds=2", "fit.steps=24", "fit.steps_per_batch=3", "fit.window=3",
+               "trainer.checkpoint_seconds=0", *options]
+    go(*options, "out=whole/runs")
+    follow = Recorder.on_train_batch_end
+
+    def die(self, trainer, module, outputs, batch_, batch_idx):
+        follow(self, trainer, module, outputs, batch_, batch_idx)
+        if (trainer.current_epoch, batch_idx) == (1, batch):
+            assert module.round_over and batch_idx + 2 < trainer.num_training_batches
+        if (trainer.current_epoch, batch_idx) == (1, batch + 1):
+            raise RuntimeError("killed")
+
+    monkeypatch.setattr(Recorder, "on_train_batch_end", die)
+    with pytest.raises(RuntimeError, match="killed"):
+        go(*options)
+    monkeypatch.setattr(Recorder, "on_train_batch_end", follow)
+    go(*options)
+    assert outcome(Path(".")) == outcome(Path("whole"))
+
+
+@pytest.mark.parametrize("first, then", [(1, 3), (3, 10), (20, 1)])
+def test_a_run_taken_up_with_other_batches_is_the_same(go, monkeypatch, first, then):
+    """fit.steps_per_batch changes no result and so no folder: no step may be lost or done twice."""
+    options = ["pruner=imp", "pruner.rounds=1", "fit.steps=60", "trainer.checkpoint_seconds=0"]
+    go(*options, "out=whole/runs")
+    follow = Recorder.on_train_batch_end
+
+    def die(self, trainer, module, outputs, batch, batch_idx):
+        follow(self, trainer, module, outputs, batch, batch_idx)
+        if trainer.current_epoch == 1 and module.step >= 8:
+            raise RuntimeError("killed")
+
+    monkeypatch.setattr(Recorder, "on_train_batch_end", die)
+    with pytest.raises(RuntimeError, match="killed"):
+        go(*options, f"fit.steps_per_batch={first}")
+    monkeypatch.setattr(Recorder, "on_train_batch_end", follow)
+    go(*options, f"fit.steps_per_batch={then}")
+    assert outcome(Path(".")) == outcome(Path("whole"))
+
+
 @pytest.fixture
 def killed(tmp_path):
     """A run that was killed in round 2, with a checkpoint of it; gives its folder."""
@@ -345,3 +390,6 @@ def test_ctrl_c_says_that_it_can_go_on(tmp_path):
 def test_a_ladder_that_ends_in_nothing_is_refused(go):
     with pytest.raises(InputError, match="would keep none of the network's weights"):
         go("pruner=imp", "pruner.rate=0.99", "pruner.rounds=4")
+    with pytest.raises(InputError, match="round .* would remove none of 2 weights; use fewer pruner.rounds"):
+        go("pruner=imp", "pruner.rounds=1000000000")
+    assert not Path("runs").exists()

@@ -13,14 +13,27 @@ class SeedsFailed(Exception):
         self.errors = errors
 
 
-def whole(name: str, value, least: int) -> int:
-    """Return `value` if it is a whole number of at least `least`, else raise InputError.
+def whole(name: str, value, least: int, most: int | None = None) -> int:
+    """Return `value` if it is a whole number of at least `least`, and at most `most`, else raise InputError.
 
     >>> whole("fit.steps", 3, least=1)
     3
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    if most is not None and value > most:
+        raise InputError(f"{name} must be at most {most:,}, got {value:,}")
+    return value
+
+
+def flag(name: str, value) -> bool:
+    """Return `value` if it is true or false, else raise InputError: to Python "no" is true.
+
+    >>> flag("prior.redraw", True)
+    True
+    """
+    if not isinstance(value, bool):
+        raise InputError(f"{name} must be true or false, got {value!r}")
     return value
 
 

@@ -6,7 +6,11 @@ from torch import Tensor, nn
 
 
 class Degenerate(ValueError):
-    """Scores that can't rank the weights, or a mask that nothing passes through."""
+    """Scores that can't rank the weights, or a mask that nothing passes through; `remedy` says what may help."""
+
+    def __init__(self, message: str, remedy: str = "prune less, or by another pruner"):
+        super().__init__(message)
+        self.remedy = remedy
 
 
 _PRUNABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)

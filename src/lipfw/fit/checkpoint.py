@@ -39,6 +39,7 @@ def usable(path: Path) -> Path | None:
 class Checkpoint(pl.Callback):
     """Save `path` at the end of each round and, inside a round, whenever `seconds` have passed since the last.
 
+    The module says by `round_over` that a round has no further steps: it may come before the last batch.
     Give it to the Trainer last: what other callbacks write to disk must be there before the checkpoint that counts on
     it.
     """

@@ -43,7 +43,8 @@ class FitProgress(pl.Callback):
         compiled = kernel_library.compiled_now
         seconds, note = seconds_of_rounds(module, densities)
         rounds, steps = len(densities), self.pruning.steps(module)[trainer.current_epoch:]
-        total = sum(s * n for s, n in zip(seconds, steps, strict=True)) - seconds[0] * module.step_in_round
+        done = module.step_in_round and module.step_in_round - module.begin     # of the running round's steps
+        total = sum(s * n for s, n in zip(seconds, steps, strict=True)) - seconds[0] * done
         kind = module.device.type
         where = torch.cuda.get_device_name(module.device) if kind == "cuda" else kind.upper()
         span = f"{seconds[0]:.3g} s" if seconds[-1] == seconds[0] else f"{seconds[0]:.3g} to {seconds[-1]:.3g} s"

@@ -17,6 +17,7 @@ from lipfw.prior.prior import Prior
 from lipfw.problem import Problem
 
 _LOSS_TAIL = 100    # a round's loss is the mean over its last steps: one step's is noisy
+_MOST = 10 ** 9     # steps: what numbers on the device, and Lightning's, take
 PRECISIONS = ("32", "bf16")
 _RECORDED = ("loss", "psnr", "psnr_raw", "ssim", "variance")
 
@@ -43,7 +44,7 @@ class Restoration(pl.LightningModule):
                  kernel: str = "auto", precision: int | str = 32):
         super().__init__()
         self.automatic_optimization = False
-        self.steps = whole("fit.steps", steps, least=1)
+        self.steps = whole("fit.steps", steps, least=1, most=_MOST)
         self.lr = number("fit.lr", lr, 0, 10, open_low=True)
         self.smoothing = number("fit.smoothing", smoothing, 0, 1, open_high=True)
         self.log_every = whole("fit.log_every", log_every, least=1)
@@ -53,7 +54,9 @@ class Restoration(pl.LightningModule):
         if (self.precision, self.kernel) == ("bf16", "sparse"):
             raise InputError("fit.kernel=sparse computes in 32 bits; use fit.kernel=auto with trainer.precision=bf16")
         prior.bf16 = self.precision == "bf16"
-        window, patience = whole("fit.window", window, least=2), whole("fit.patience", patience, least=1)
+        window, patience = (whole("fit.window", window, least=2, most=_MOST),
+                            whole("fit.patience", patience, least=1, most=_MOST))
+        window = min(window, self.steps + 1)    # one that is never full takes no more memory than the steps need
         rules = [choice(f"fit.{name}", rule, RULES) for name, rule in {"stop": stop, "pick": pick}.items()
                  if rule is not None]
         if len(set(rules)) > 1:
@@ -124,7 +127,8 @@ class Restoration(pl.LightningModule):
         return super().state_dict(*args, **kwargs)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        checkpoint["round"] = {"step": self.step, "begin": self.begin, "stopped": self.stopped}
+        checkpoint["round"] = {"step": self.step, "begin": self.begin, "stopped": self.stopped,
+                               "steps_per_batch": self.steps_per_batch}     # Lightning counts the batches of a round
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         for name, value in checkpoint["round"].items():

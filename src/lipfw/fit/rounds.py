@@ -69,7 +69,7 @@ class IterativePruning(pl.Callback):
         if self.pruner.retrain == "remaining" and self.rewind_step == module.steps:
             raise InputError(f"pruner.rewind_step={self.pruner.rewind_step} with pruner.retrain=remaining leaves no "
                              f"step of fit.steps={module.steps}; use an earlier one")
-        foreseeable = self.pruner.blind and self.rounds > 1 and self.rewind_step == 0
+        foreseeable = self.pruner.blind and self.rewind_step == 0
         self.remarks = [*self.pruner.remarks, *(self._look_ahead(network, module) if foreseeable else [])]
 
     def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
@@ -132,36 +132,35 @@ class IterativePruning(pl.Callback):
                 mask = Mask({**mask, name: torch.ones_like(mask[name])})
             check_connected(network, mask, module.code_shape())
         except Degenerate as e:
-            raise Ended(f"round {round_}, {1 - count / self.total:.2%} sparse: {e}; prune less, or by another "
-                        "pruner") from None
+            raise Ended(f"round {round_}, {1 - count / self.total:.2%} sparse: {e}; {e.remedy}") from None
         return mask
 
     def _look_ahead(self, network: nn.Module, module: pl.LightningModule) -> list[str]:
         """Tell how far a pruner can go if scores alone tell that. Raises Ended at once if it can't prune at all."""
-        last, error = self.rounds - 1, None
-        while last:
+        prunings, error = [r for r, count in enumerate(self.counts) if count < self.total], None
+        while prunings:
             try:
-                self._prune(network, module, last)
+                self._prune(network, module, prunings[-1])
                 break
             except Ended as e:
-                last, error = last - 1, e
-        if error is not None and not last:
+                error = e
+                prunings.pop()
+        if error is not None and not prunings:
             raise error
-        return [] if error is None else [f"the run will end after round {last}: {error}"]
+        return [] if error is None else [f"the run will end after round {prunings[-1]}: {error}"]
 
 
 def check_connected(network: nn.Module, mask: Mask, shape: torch.Size) -> None:
     """Raise Degenerate for a mask that cuts every path from the code, of a shape (1, C, H, W), to the output.
 
-    Looked for only where a layer is empty, since it takes as long as a step.
+    So do layers that are not empty and whose weights don't meet. It takes less than a step.
     """
-    empty = [n for n, m in mask.items() if not m.any()]
-    if not empty:
-        return
     try:
         there = connected(network, mask, shape[1:])
     except ValueError:      # a network whose paths can't be told
         return
     if not there:
-        raise Degenerate(f"no path is left from the code to the output: {len(empty)} of {len(mask)} layers are empty, "
-                         f"{empty[0]} first")
+        empty = [n for n, m in mask.items() if not m.any()]
+        raise Degenerate("no path is left from the code to the output: " + (
+            f"{len(empty)} of {len(mask)} layers are empty, {empty[0]} first" if empty else
+            "the kept weights of the layers don't meet"))

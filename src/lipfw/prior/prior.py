@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import lipfw.prior
-from lipfw.errors import InputError, choice, number, whole
+from lipfw.errors import InputError, choice, flag, number, whole
 from lipfw.streams import stream, stream_seed
 
 
@@ -34,7 +34,7 @@ class Prior(nn.Module):
         self.shapes = [tuple(s) for s in shapes]
         self.jitter = number("prior.jitter", jitter, 0, 10)
         self.seed = whole("prior.seed", seed, least=0)
-        self.redraw = bool(redraw)
+        self.redraw = flag("prior.redraw", redraw)
         self.architecture = dict(architecture or {})
         if len(codes) not in (1, len(shapes)):
             raise ValueError(f"{len(codes)} codes for {len(shapes)} pictures")

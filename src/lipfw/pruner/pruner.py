@@ -105,7 +105,11 @@ class Pruner:
             if not (0 <= e < len(names) if number else e in names):
                 hint = f"; the network has tensors 0 to {len(names) - 1}" if number else nearest(e, names)
                 raise InputError(f"pruner.exempt names {e!r}, which is no convolution weight of the network{hint}")
-        return [names[e] if isinstance(e, int) else e for e in self.exempt]
+        exempt = [names[e] if isinstance(e, int) else e for e in self.exempt]
+        if names and set(exempt) == set(names):
+            raise InputError(f"pruner.exempt names all {len(names)} tensors, and nothing would be pruned; name fewer, "
+                             "or use pruner=none")
+        return exempt
 
 
 def check_scores(scores: Mapping[str, Tensor], count: int, within: Mask | None = None) -> None:
@@ -123,7 +127,8 @@ def check_scores(scores: Mapping[str, Tensor], count: int, within: Mask | None =
         raise Degenerate(f"all {flat.numel()} weights have the same score, {flat[0]:g}")
     told = int((flat != 0).sum())
     if count > told and not (flat < 0).any():
-        raise Degenerate(f"{count} weights are to be kept and only {told} have a score other than 0")
+        raise Degenerate(f"{count} weights are to be kept and only {told} have a score other than 0",
+                         "prune more, or by another pruner")
 
 
 def _step_or_percentage(name: str, value) -> int | str:

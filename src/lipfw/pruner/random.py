@@ -4,7 +4,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from lipfw.errors import whole
+from lipfw.errors import flag, whole
 from lipfw.mask import Mask, keep_top, prunable
 from lipfw.pruner.pruner import Fit, Pruner
 from lipfw.streams import stream
@@ -20,8 +20,8 @@ class Random(Pruner):
     def __init__(self, seed: int = 0, doubled: bool = False, **options):
         super().__init__(**options)
         self.seed = whole("pruner.seed", seed, least=0)
-        self.doubled = self.iterative = bool(doubled)
-        self.blind = not self.doubled       # a doubled mask depends on those before it
+        self.doubled = flag("pruner.doubled", doubled)
+        self.iterative, self.blind = self.doubled, not self.doubled     # doubled, a mask depends on those before
 
     def score(self, network: nn.Module, fit: Fit) -> Mapping[str, Tensor]:
         """Return U(0, 1), a stream for each tensor."""

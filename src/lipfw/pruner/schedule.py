@@ -80,6 +80,9 @@ class Schedule:
             if counts[-1] < 1:
                 raise InputError(f"round {r} would keep none of the network's weights; use fewer pruner.rounds or a "
                                  "smaller pruner.rate")
+            if counts[-1] == counts[-2]:
+                raise InputError(f"round {r} would remove none of {counts[-1]:,} weights; use fewer pruner.rounds or a "
+                                 "larger pruner.rate")
         return counts
 
 
