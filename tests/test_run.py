@@ -22,6 +22,7 @@ from lipfw.folder import run_folder
 from lipfw.image.read import read
 from lipfw.image.write import write_png
 from lipfw.recorder import Recorder
+from lipfw.report.__main__ import report
 from lipfw.run import run
 from lipfw.ticket import Ticket
 
@@ -48,13 +49,19 @@ def test_a_fit_that_stops_says_how_many_steps_it_did(go, capsys):
     assert f"{only['step_picked']} of {only['step_last']}" in capsys.readouterr().out
 
 
-def test_rounds_that_cannot_go_on_leave_a_result_and_an_error(go):
+def test_rounds_that_cannot_go_on_leave_a_result_and_an_error(go, capsys):
     """A head of 12 weights in a network of ever fewer: at last nothing passes."""
     with pytest.raises(InputError, match="round .*: no path is left from the code to the output"):
         go("pruner=imp", "pruner.rounds=14", "pruner.rate=0.4")
     (folder,) = Path("runs/default").iterdir()
     result = json.loads((folder / "result.json").read_text())
     assert result["ended"].startswith(f"round {len(result['rounds'])}, ")
+    for r in result["rounds"]:
+        mask = Ticket.load(folder / f"tickets/round_{r['round']:02d}.safetensors").mask
+        assert r["empty_layers"] == sum(int(m.sum()) == 0 for m in mask.values())
+    assert report([folder], Path("out")) == 0
+    assert f"ended: {folder}: {result['ended']}" in " ".join(capsys.readouterr().out.split())
+    assert result["ended"] in Path("out/report.md").read_text()
     assert len(result["rounds"]) > 3 and (folder / "restored.png").is_file()
     assert not (folder / "checkpoint.ckpt").exists()
     folder, result = go("pruner=imp", "pruner.rounds=1")
@@ -75,9 +82,9 @@ def test_what_a_run_leaves(go):
                      *(f"restored/round_0{r}.png" for r in range(3)), "tickets/initial.safetensors",
                      *(f"tickets/round_0{r}.safetensors" for r in range(3))}
     rounds = read_jsonl(folder / "rounds.jsonl")
-    assert list(rounds[0]) == ["round", "sparsity", "params_left", "loss", "psnr_peak", "psnr_picked", "psnr_final",
-                               "ssim_peak", "ssim_picked", "ssim_final", "step_peak", "step_picked", "step_first",
-                               "step_last", "kernel", "seconds"]
+    assert list(rounds[0]) == ["round", "sparsity", "params_left", "empty_layers", "loss", "psnr_peak", "psnr_picked",
+                               "psnr_final", "ssim_peak", "ssim_picked", "ssim_final", "step_peak", "step_picked",
+                               "step_first", "step_last", "kernel", "seconds"]
     assert [r["round"] for r in rounds] == [0, 1, 2] and result["rounds"] == rounds
     steps = read_jsonl(folder / "steps.jsonl")
     assert [(r["round"], r["step"]) for r in steps] == [(r, s) for r in range(3) for s in (2, 4, 6)]

@@ -60,6 +60,17 @@ def test_a_ticket_fits_a_network_of_other_output_channels(build, found, here, in
         assert torch.equal(value, expected[name]), name
 
 
+def test_fresh_weights_that_are_the_tickets_own_are_told(tmp_path):
+    """The same seed draws the same weights: the mask alone needs another."""
+    source = network(skip.build, 3, 1)
+    Ticket(Mask.ones(source), {"initial": save_initial(tmp_path, source.state_dict())}).save(
+        tmp_path / "round_00.safetensors")
+    for seed, told in ((1, True), (2, False)):
+        pruner = Replay(str(tmp_path), "fresh")
+        pruner.prepare(network(skip.build, 3, seed))
+        assert any("use another prior.seed" in r for r in pruner.remarks) is told
+
+
 def test_the_same_channels_leave_no_remark_and_another_width_is_refused(tmp_path):
     source = network(skip.build, 3, 1)
     Ticket(Mask.ones(source), {"initial": save_initial(tmp_path, source.state_dict())}).save(

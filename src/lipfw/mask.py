@@ -58,6 +58,10 @@ class Mask(Mapping[str, Tensor]):
         """Removed fraction of the prunable weights, in [0, 1]."""
         return 1.0 - self.density
 
+    def empty(self) -> list[str]:
+        """Return the names of the layers that keep nothing."""
+        return [n for n, m in self._kept.items() if not m.any()]
+
     @staticmethod
     def ones(network: nn.Module) -> "Mask":
         """Return the mask that keeps every prunable weight of a network."""

@@ -74,6 +74,7 @@ class Recorder(pl.Callback):
         mask = self.pruning.mask
         record = {"round": round_, "sparsity": round(1 - self.pruning.density(), 6),
                   "params_left": total - (mask.total - mask.count if mask is not None else 0),
+                  "empty_layers": len(mask.empty()) if mask is not None else 0,
                   **_plain(module.summary()), "kernel": module.stepper.name, "seconds": round(self._elapsed(), 3)}
         self._pictures(round_, module)
         self._ticket(round_, module)

@@ -73,8 +73,10 @@ def _run(cfg: DictConfig, command: str | None, side: Side | None = None) -> dict
             with alone(folder):
                 if not done.exists():       # nobody else has finished it meanwhile
                     return _fit(cfg, folder, console, command, side, *parts)
-    console.print(f"already finished: {folder}", highlight=False, soft_wrap=True)
-    return json.loads(done.read_text())
+    result = json.loads(done.read_text())
+    ended = f" ({result['ended']})" if result.get("ended") else ""
+    console.print(f"already finished: {folder}{ended}", highlight=False, soft_wrap=True)
+    return result
 
 
 @contextlib.contextmanager

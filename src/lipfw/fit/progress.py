@@ -82,6 +82,8 @@ class FitProgress(pl.Callback):
         line = f"round {trainer.current_epoch}: sparsity {1 - self.pruning.density():.2%}, loss {s['loss']:.3e}"
         if s["psnr_final"] == s["psnr_final"]:
             line += f", PSNR peak {s['psnr_peak']:.2f} picked {s['psnr_picked']:.2f} final {s['psnr_final']:.2f} dB"
+        if empty := self.pruning.mask.empty() if self.pruning.mask is not None else []:
+            line += f"; {len(empty)} of {len(self.pruning.mask)} layers keep nothing, {empty[0]} first"
         self.console.print(line, highlight=False, soft_wrap=True)
 
     def teardown(self, trainer, module, stage) -> None:

@@ -160,7 +160,7 @@ def check_connected(network: nn.Module, mask: Mask, shape: torch.Size) -> None:
     except ValueError:      # a network whose paths can't be told
         return
     if not there:
-        empty = [n for n, m in mask.items() if not m.any()]
+        empty = mask.empty()
         raise Degenerate("no path is left from the code to the output: " + (
             f"{len(empty)} of {len(mask)} layers are empty, {empty[0]} first" if empty else
             "the kept weights of the layers don't meet"))

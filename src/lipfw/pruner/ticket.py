@@ -6,7 +6,7 @@ from lipfw.errors import InputError, choice
 from lipfw.listing import tickets_in
 from lipfw.mask import Mask, prunable
 from lipfw.pruner.pruner import Fit, Pruner
-from lipfw.ticket import Ticket
+from lipfw.ticket import Ticket, checksum
 
 _FOUND = ("label", "options", "seed", "run", "round")       # what a result tells of where a ticket was found
 
@@ -47,6 +47,9 @@ class Replay(Pruner):
             own = {n: v for n, v in network.state_dict().items()
                    if head is not None and n.startswith(head.removesuffix("weight"))}
             network.load_state_dict(self.tickets[0].initial(self.paths[0]) | own)
+        elif checksum(network.state_dict()) == self.tickets[0].about.get("initial"):
+            self.remarks = [*self.remarks, "pruner.init=fresh draws the very weights that the ticket starts from: the "
+                            "seeds are the same; for others use another prior.seed"]
 
     def counts(self, network: nn.Module) -> list[int]:
         """Return the number of weights that each ticket keeps."""

@@ -32,6 +32,7 @@ class Run:
 
     `found` tells where the replayed tickets were found. The option `pruner.path` then names what found them and not
     where they lie, and their seed is one of `seeds`: replays of tickets that differ in their seeds are one group.
+    `ended` says why a run has fewer rounds than planned, if its pruner could not go on.
     """
 
     folder: Path
@@ -43,6 +44,7 @@ class Run:
     best_round: int
     degraded: Mapping[str, float | None]
     found: Sequence[Origin] = ()
+    ended: str | None = None
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def read_run(folder: Path) -> Run | Unfinished:
         # the run's name tells apart what its first seed does not: task.seed, prior.seed
         seeds |= {"ticket.seed": [o.seed for o in found], "ticket.run": [o.run for o in found]}
     return Run(folder, "-".join(label_parts(OmegaConf.create(config))[:-1]), options, seeds,
-               config.get("protocol") or {}, rounds, best, degraded, found)
+               config.get("protocol") or {}, rounds, best, degraded, found, result.get("ended"))
 
 
 def natural(text: str) -> list:

@@ -140,8 +140,8 @@ def tickets_used(groups: Sequence[Group]) -> list[list[str]]:
 
 
 def remarks(runs: Runs, twins: Sequence[Twin]) -> list[str]:
-    """Return a line for each run that is not in the tables because it is unfinished or there already."""
-    lines = []
+    """Return a line for each run that could not go on, is not finished, or is left out since it is there already."""
+    lines = [f"ended: {r.folder}: {r.ended}" for r in runs.finished if r.ended]
     for u in runs.unfinished:
         done = f"{u.done} of {u.total} rounds" if u.total is not None else f"{u.done} rounds"
         lines.append(f"not finished, left out: {u.folder} ({done} done)")
