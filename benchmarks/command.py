@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.worker import ROOT
 
-TINY = ["image.size=32", "prior.channels=24", "prior.depth=3", "fit.steps=2", "fit.window=2"]
+TINY = ["image.size=32", "prior.channels=8", "prior.depth=3", "fit.steps=2", "fit.window=2"]
 
 
 def lipfw(out: Path, name: str, *words: str, threads: int) -> Path:

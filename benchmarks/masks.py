@@ -18,10 +18,10 @@ ROUNDS = {0: 0, 59: 4, 79: 7, 89: 10, 95: 13, 97: 16, 98: 18}     # sparsity in 
 
 def found(setting: Setting) -> list[Path]:
     """Return the tickets of 19 rounds, found on a clean picture of 64 pixels with 150 steps a round."""
-    # a tiny network's weights of two steps would soon leave no path from code to output, which ends a run
-    how = ["pruner=random_layerwise", *TINY] if setting.quick else ["pruner=imp", "image.size=64", "fit.steps=150"]
-    folder = lipfw(setting.out / "runs", f"masks{'-quick' * setting.quick}", "pruner.rounds=18", "fit.target=clean",
-                   *how, threads=setting.threads)
+    # a tiny network pruned at the full rate would soon have no path left from code to output, which ends a run
+    size = ["pruner.rate=0.05", *TINY] if setting.quick else ["image.size=64", "fit.steps=150"]
+    folder = lipfw(setting.out / "runs", f"masks{'-quick' * setting.quick}", "pruner=imp", "pruner.rounds=18",
+                   "fit.target=clean", *size, threads=setting.threads)
     return sorted((folder / "tickets").glob("round_*.safetensors"))
 
 

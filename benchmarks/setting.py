@@ -39,7 +39,7 @@ class Setting:
 
     def spec(self, name: str, size: int, ticket: Path | None = None) -> Spec:
         """Return a fit at full width; in a quick look, of a tiny network."""
-        width = {"channels": 24, "depth": 3} if self.quick else {}
+        width = {"channels": 8, "depth": 3} if self.quick else {}
         return Spec(name, size, ticket=str(ticket) if ticket else None, device=self.device, **width)
 
     @contextlib.contextmanager

@@ -1,6 +1,9 @@
 """What the tests share: one thread, no account, small problems."""
 import os
+import signal
 
+# a shell that starts the tests in its background ignores Ctrl-C for all of their processes
+signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["WANDB_MODE"] = "offline"
 
