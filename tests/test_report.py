@@ -327,6 +327,17 @@ def test_only_groups_that_differ_in_their_pruner_are_compared(tmp_path, capsys):
     assert capsys.readouterr().out.startswith("denoise-astronaut-skip-imp\n")
 
 
+def test_the_dense_network_stands_beside_the_tickets(tmp_path):
+    """One group alone has a dense round: what the others are measured by."""
+    for i, (name, values) in enumerate((("none", [(0, 30)]), ("imp", [(0.2, 29)]), ("ticket", [(0.2, 31)]))):
+        make(tmp_path / f"a/{i}", config(0, pruner=name), rounds(*values), 0)
+    (c,) = compared(tmp_path / "a")
+    rows = dict(zip([g.pruner.split()[0] for g in c.groups], zip(*c.rows, strict=True), strict=True))
+    assert c.sparsities == [0, 0.2]
+    assert {n: [r and r.stats["psnr_picked"].mean for r in row] for n, row in rows.items()} == {
+        "imp": [None, 29], "none": [30, None], "ticket": [None, 31]}
+
+
 def test_the_dense_round_alone_is_no_comparison(tmp_path):
     for i, (c, s) in enumerate(((config(0), 0.2), (config(0, pruner="snip"), 0.5))):
         make(tmp_path / f"a/{i}", c, rounds((0, 30), (s, 29)))

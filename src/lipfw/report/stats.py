@@ -132,7 +132,8 @@ def group(runs: Iterable[Run]) -> tuple[list[Group], list[Twin]]:
 def compare(groups: Iterable[Group]) -> list[Comparison]:
     """Return the comparisons that can be made, each of one task, image, prior and fit.
 
-    The dense round belongs to a comparison but makes none by itself: it tells nothing of pruners.
+    The dense round belongs to a comparison, even of one group (pruner=none beside tickets), but makes none by itself: it
+    tells nothing of pruners.
     """
     families: dict[str, list[Group]] = {}
     for g in groups:
@@ -140,7 +141,7 @@ def compare(groups: Iterable[Group]) -> list[Comparison]:
         families.setdefault(_text([g.base.rpartition("-")[0], others]), []).append(g)
     found = []
     for members in families.values():
-        columns = [c for c in _by_sparsity(members) if len(c) > 1]
+        columns = [c for c in _by_sparsity(members) if len(c) > 1 or not any(r.sparsity for r in c.values())]
         if not any(r.sparsity for c in columns for r in c.values()):
             continue
         told = {k: v for g in members for k, v in g.options.items() if not k.startswith("pruner.")}
