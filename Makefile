@@ -19,7 +19,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PY) -m pip install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@
 
-run: setup  ## the main job: restore a picture and find its lottery tickets (3 to 4 minutes)
+run: setup  ## the main job: restore a picture and find its lottery tickets (1 to 2 minutes)
 	$(PY) -m lipfw -cn quickstart
 
 test: setup  ## all tests
