@@ -132,8 +132,8 @@ def group(runs: Iterable[Run]) -> tuple[list[Group], list[Twin]]:
 def compare(groups: Iterable[Group]) -> list[Comparison]:
     """Return the comparisons that can be made, each of one task, image, prior and fit.
 
-    The dense round belongs to a comparison, even of one group (pruner=none beside tickets), but makes none by itself: it
-    tells nothing of pruners.
+    The dense round belongs to a comparison, even of one group (pruner=none beside tickets), but makes none by itself:
+    it tells nothing of pruners.
     """
     families: dict[str, list[Group]] = {}
     for g in groups:
