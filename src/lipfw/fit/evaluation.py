@@ -33,6 +33,16 @@ def psnr(problem: Problem, x: Tensor) -> Tensor:
     return peak_signal_noise_ratio(scored(problem, x), scored(problem, problem.image), data_range=1.0)
 
 
+def mse(problem: Problem, x: Tensor) -> Tensor:
+    """Return the mean squared error over pixels and channels in the range [-1, 1], four times that in [0, 1].
+
+    The range is that of generators, and of what is published about them. NaN if no clean picture is known.
+    """
+    if problem.image is None:
+        return x.new_full((), torch.nan)
+    return 4 * torch.nn.functional.mse_loss(scored(problem, x), scored(problem, problem.image))
+
+
 def ssim(problem: Problem, x: Tensor) -> Tensor:
     """Return the structural similarity (11x11 Gaussian window, pixels whose window lies inside the picture).
 

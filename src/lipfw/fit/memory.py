@@ -16,7 +16,7 @@ def bytes_needed(prior: Prior) -> float:
     """Return about how many bytes a step of the largest picture takes, scaled up from a forward pass of a piece."""
     index = max(range(len(prior.shapes)), key=lambda i: prior.shapes[i][1] * prior.shapes[i][2])
     code = prior.code(prior.code_of(index))
-    piece = code[:, :, :_TILE, :_TILE].clone()      # a view would be counted with all of the code
+    piece = (code[:, :, :_TILE, :_TILE] if code.dim() == 4 else code).clone()      # a view would be counted whole
     held: dict[int, int] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
@@ -30,7 +30,7 @@ def bytes_needed(prior: Prior) -> float:
         output = network(piece)
     saved = sum(n for pointer, n in held.items() if pointer not in weights)
     del output
-    return _OVER_SAVED * saved * code[0, 0].numel() / piece[0, 0].numel()
+    return _OVER_SAVED * saved * code.numel() / piece.numel()
 
 
 def check_memory(prior: Prior, device: str, fits: int = 1) -> None:

@@ -3,13 +3,15 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
 from lipfw.errors import InputError, choice, number, whole
 from lipfw.fit.eager import Eager, pictures_and_loss
-from lipfw.fit.evaluation import psnr, ssim
+from lipfw.fit.evaluation import mse, psnr, ssim
+from lipfw.fit.latent import Latent, TwoPlayers
+from lipfw.fit.objectives import OBJECTIVES, buckets
+from lipfw.fit.stepped import MOST, Stepped
 from lipfw.fit.stepping import KERNELS, make_stepper
 from lipfw.fit.stopping import RULES, make_rule
 from lipfw.mask import Mask
@@ -17,48 +19,49 @@ from lipfw.prior.prior import Prior
 from lipfw.problem import Problem
 
 _LOSS_TAIL = 100    # a round's loss is the mean over its last steps: one step's is noisy
-_MOST = 10 ** 9     # steps: what numbers on the device, and Lightning's, take
 PRECISIONS = ("32", "bf16")
-_RECORDED = ("loss", "psnr", "psnr_raw", "ssim", "variance")
 
 
-class Restoration(pl.LightningModule):
+class Restoration(Stepped):
     """min over theta of the mean over pictures of ||A(f(z + jitter; theta)) - y||^2 / m, by Adam.
 
     Several problems share the network and have a code each, or one code, as the prior has it; codes are forwarded one
-    by one: their sizes may differ and batch statistics must not mix. An epoch is a round of `steps` optimisation steps;
-    a Lightning batch is `steps_per_batch` of them, so that Lightning's own cost is paid once a batch.
+    by one: their sizes may differ and batch statistics must not mix.
 
     The restoration at step t is the running average of the outputs, x_t = s x_{t-1} + (1 - s) f_t with s = `smoothing`
     (x_1 = f_1), or the output itself for s = 0. Three of them are kept: `peak` (the recorded step with the best PSNR:
     an oracle), `picked` and `final`. What is picked is said by a rule that looks at the raw outputs and at no clean
     picture: `pick` is wmv or emv, and emv gives its own average of the outputs. With `stop` the rule ends the round
     once its pick stands, at the next recorded step; the rule that stops is the one that picks.
+    A prior whose code is sought (`prior.fits` is "code") has its codes fitted instead of its weights, all pictures in one
+    batch, from `restarts` starts each, of which the one with the smallest loss counts at each step. Its range leaves
+    little room for noise, so that the last step is what is picked there, unless `pick` says otherwise.
+    `objective` is what is made small of the residual A(f) - y: "ls" its square; "fourth" its fourth power, which the
+    published inpainting script minimises by a slip; "mom", for codes alone, plays the median-of-means game over buckets
+    of `bucket` measurements (`latent.TwoPlayers`).
     With `precision` bf16 the network computes in bfloat16; loss, optimiser and averages stay in float32.
-    Steps count from 1. Metrics are taken every `log_every` steps and at the last.
     """
+
+    recorded = ("loss", "psnr", "psnr_raw", "ssim", "variance")
 
     def __init__(self, problems: Sequence[Problem], prior: Prior, *, steps: int = 3000, lr: float = 0.01,
                  smoothing: float = 0.99, target: str = "degraded", pick: str | None = None, stop: str | None = None,
                  window: int = 100, patience: int = 1000, log_every: int = 10, steps_per_batch: int = 50,
-                 kernel: str = "auto", precision: int | str = 32):
-        super().__init__()
-        self.automatic_optimization = False
-        self.steps = whole("fit.steps", steps, least=1, most=_MOST)
+                 kernel: str = "auto", precision: int | str = 32, objective: str = "ls", restarts: int = 1,
+                 bucket: int = 20):
+        super().__init__(steps, log_every, steps_per_batch)
         self.lr = number("fit.lr", lr, 0, 10, open_low=True)
         self.smoothing = number("fit.smoothing", smoothing, 0, 1, open_high=True)
-        self.log_every = whole("fit.log_every", log_every, least=1)
-        self.steps_per_batch = whole("fit.steps_per_batch", steps_per_batch, least=1)
         self.kernel = choice("fit.kernel", kernel, KERNELS)
         self.precision = choice("trainer.precision", str(precision), PRECISIONS)
         if (self.precision, self.kernel) == ("bf16", "sparse"):
             raise InputError("fit.kernel=sparse computes in 32 bits; use fit.kernel=auto with trainer.precision=bf16")
         prior.bf16 = self.precision == "bf16"
-        window, patience = (whole("fit.window", window, least=2, most=_MOST),
-                            whole("fit.patience", patience, least=1, most=_MOST))
+        window, patience = (whole("fit.window", window, least=2, most=MOST),
+                            whole("fit.patience", patience, least=1, most=MOST))
         window = min(window, self.steps + 1)    # one that is never full takes no more memory than the steps need
-        rules = [choice(f"fit.{name}", rule, RULES) for name, rule in {"stop": stop, "pick": pick}.items()
-                 if rule is not None]
+        rules = [choice(f"fit.{name}", rule, RULES[:2] if name == "stop" else RULES)
+                 for name, rule in {"stop": stop, "pick": pick}.items() if rule is not None]
         if len(set(rules)) > 1:
             raise InputError(f"fit.stop={stop} also picks, and fit.pick={pick} asks for another rule; use one rule for "
                              "both, or fit.stop=null")
@@ -76,78 +79,79 @@ class Restoration(pl.LightningModule):
         self.register_buffer("recent", torch.zeros(_LOSS_TAIL))             # losses of the last steps, in a ring
         self.register_buffer("now", torch.tensor(0), persistent=False)      # the step that is being done, on the device
         self.register_buffer("begun", torch.tensor(0))                      # the step that the round began after
-        self.rule = make_rule((rules or RULES)[0], [p.shape for p in problems], window, patience)
-        self.begin = 0                                      # the same on the host
-        self.step = 0                                       # steps done, counted from the start of round 0's
-        self.stopped = False                                # by the rule
+        self.latent = prior.fits == "code"
+        self._prepare_search(objective, restarts, bucket)
+        self.rule = make_rule(rules[0] if rules else "last" if self.latent else "wmv", [p.shape for p in problems], window, patience)
         self.mask: Mask | None = None                       # None: dense
         self.stepper: Eager | None = None                   # made when a step is due
-        self.after_step: list[Callable[[int], None]] = []   # called with the number of steps done
-        self.records: list[dict] = []                       # of the last batch, read by callbacks at its end
+
+    def _prepare_search(self, objective: str, restarts: int, bucket: int) -> None:
+        """Take up the objective and, of a prior whose code is sought, the starts."""
+        game = choice("fit.objective", objective, (*OBJECTIVES, "mom")) == "mom"
+        whole("fit.restarts", restarts, least=1)
+        self.bucket = whole("fit.bucket", bucket, least=1)
+        if not self.latent:
+            if game:
+                raise InputError("fit.objective=mom plays two codes of a generator against each other, and this prior's "
+                                 "weights are fitted; use fit.objective=ls, or prior=pggan")
+            if restarts > 1:
+                raise InputError(f"fit.restarts={restarts} starts the search for a code several times, and this prior's "
+                                 "weights are fitted; use fit.restarts=1, and several seeds")
+        else:
+            self.prior.draw(restarts, opponents=game)
+        for p in self.problems if game else ():
+            buckets(p.measurement[0].numel(), bucket)       # refuses too few
+        # how good a picture is without the game: what the pruners look at, and the loss of a restoration of weights
+        self.objective = OBJECTIVES["ls" if game else objective]
+        self.game = game
 
     # --- what Lightning calls
 
     def configure_optimizers(self):
         return torch.optim.Adam(self.prior.unknowns(), lr=self.lr, fused=True)
 
-    def train_dataloader(self) -> list[int]:
-        return [0] * -(-self.steps // self.steps_per_batch)
-
     def on_fit_start(self) -> None:
         """Follow the module to its device with what only evaluation sees."""
         self.problems = [p if p.image is None else replace(p, image=p.image.to(self.device)) for p in self.problems]
-
-    def on_train_epoch_start(self) -> None:
-        if self.round_over:
-            self.reset()
-
-    def training_step(self, batch, batch_idx) -> None:
-        pending = []
-        for _ in range(self.steps_per_batch):
-            if self.round_over:     # the batches that a round has left over do nothing
-                break
-            record = self.fit_step()
-            if record is not None:
-                pending.append((self.step, record))
-            for hook in self.after_step:
-                hook(self.step)
-        if self.round_over:
-            self.settle()
-        # one look at the device a batch
-        self.records = [{"step": s, **{k: float(v) for k, v in zip(_RECORDED, r.tolist(), strict=True)}}
-                        for s, r in pending]
 
     def on_train_end(self) -> None:
         """Give back what the steps needed: a CUDA graph holds memory of its own."""
         self.settle()
         self.stepper = None
 
-    def state_dict(self, *args, **kwargs) -> dict:
-        self.settle()       # Lightning reads the optimiser's state after this
-        return super().state_dict(*args, **kwargs)
-
-    def on_save_checkpoint(self, checkpoint: dict) -> None:
-        checkpoint["round"] = {"step": self.step, "begin": self.begin, "stopped": self.stopped,
-                               "steps_per_batch": self.steps_per_batch}     # Lightning counts the batches of a round
-
-    def on_load_checkpoint(self, checkpoint: dict) -> None:
-        for name, value in checkpoint["round"].items():
-            setattr(self, name, value)
-
     # --- the method
 
     def loss(self, output: Tensor, index: int) -> Tensor:
-        """Return ||A(x) - y||^2 / m of one picture, divided by the number of pictures."""
-        measured = self.operators[index](output)
-        return torch.nn.functional.mse_loss(measured, getattr(self, f"target{index}")) / len(self.problems)
+        """Return the objective's mean over the measurements of one picture, divided by the number of pictures."""
+        residual = self.operators[index](output) - getattr(self, f"target{index}")
+        return self.objective(residual)[0] / len(self.problems)
+
+    def residuals(self, made: Tensor) -> list[tuple[list[int], Tensor]]:
+        """Return A(x) - y, (starts, pictures, ...), of pictures (starts, pictures, C, H, W), operator by operator.
+
+        Each part has the indices of the pictures that share the operator and are measured at once.
+        """
+        groups: dict[int, list[int]] = {}
+        for i, operator in enumerate(self.operators):
+            groups.setdefault(id(operator), []).append(i)
+        return [(pictures, self.operators[pictures[0]](made[:, pictures].flatten(0, 1)).unflatten(
+            0, (len(made), len(pictures))) - torch.cat([getattr(self, f"target{i}") for i in pictures]))
+            for pictures in groups.values()]
 
     def losses(self, draw: int = 0) -> Iterator[Tensor]:
         """Yield the terms of the objective code by code, each with its graph: what pruners at initialisation look at.
 
         In float32, at the jitter of optimisation step `draw`.
         """
-        for code in range(len(self.prior.pictures_of)):
-            yield pictures_and_loss(self, self.prior.network(self.prior.code(code, draw)), code)[1]
+        frozen = [p for p in self.prior.network.parameters() if not p.requires_grad]
+        for p in frozen:        # a pruner asks for the gradient of weights, also of those that no step moves
+            p.requires_grad_(True)
+        try:
+            for code in range(len(self.prior.pictures_of)):
+                yield pictures_and_loss(self, self.prior.network(self.prior.code(code, draw)), code)[1]
+        finally:
+            for p in frozen:
+                p.requires_grad_(False)
 
     def code_shape(self) -> torch.Size:
         """Return the shape (1, C, H, W) of the first code."""
@@ -156,15 +160,20 @@ class Restoration(pl.LightningModule):
     def fit_step(self) -> Tensor | None:
         """Do one optimisation step; returns the recorded numbers of the step if it is one to record."""
         if self.stepper is None:
-            self.stepper = make_stepper(self, self.optimizers(use_pl_optimizer=False), self.mask, self.kernel)
+            self.stepper = self._make_stepper(self.optimizers(use_pl_optimizer=False))
         self.now.fill_(self.step + 1)
         outputs, loss = self.stepper.step(self.step)
         self.step += 1
-        if self.step % self.log_every and self.step < self.steps:
+        if not self.to_record:
             return None
         record = self.record(outputs, loss)
         self.stopped = self.stops and bool(self.rule.over(self.now - self.begun))
         return record
+
+    def _make_stepper(self, optimizer: torch.optim.Adam) -> Eager:
+        if self.latent:
+            return (TwoPlayers if self.game else Latent)(self, optimizer)
+        return make_stepper(self, optimizer, self.mask, self.kernel)
 
     @torch.no_grad()
     def follow(self, outputs: Sequence[Tensor], loss: Tensor) -> None:
@@ -192,20 +201,6 @@ class Restoration(pl.LightningModule):
         raw = self.mean(psnr, outputs) if self.smoothing else value
         return torch.stack([loss, value, raw, self.mean(ssim, restored), self.rule.variance.float()])
 
-    @property
-    def round_over(self) -> bool:
-        """All steps of this round are done."""
-        return self.stopped or self.step >= self.steps
-
-    @property
-    def step_in_round(self) -> int:
-        """The step that the running round is at; between two rounds that at which one begins, 0."""
-        return 0 if self.round_over else self.step
-
-    def records_between(self, begin: int, end: int) -> int:
-        """Return how many of the steps begin + 1 ... end are recorded."""
-        return end // self.log_every - begin // self.log_every + (end == self.steps and end % self.log_every > 0)
-
     def round_loss(self) -> float:
         """Return the round's loss: the mean over its last steps, 100 at most."""
         return float(self.recent.sum()) / max(1, min(_LOSS_TAIL, self.step - self.begin))
@@ -227,9 +222,8 @@ class Restoration(pl.LightningModule):
 
     def reset(self, begin: int = 0) -> None:
         """Start a round after step `begin`: no averages, no picks."""
-        self.begin = self.step = begin
+        super().reset(begin)
         self.begun.fill_(begin)
-        self.stopped = False
         self.rule.reset()
         self.peak_psnr.fill_(-torch.inf)
         for buffer in (self.peak_step, self.recent):
@@ -239,11 +233,13 @@ class Restoration(pl.LightningModule):
         """Return a copy of what a rewind goes back to: the network with its buffers, and the optimiser."""
         self.settle()
         optimizer = self.optimizers(use_pl_optimizer=False)
-        return copy.deepcopy({"network": self.prior.network.state_dict(), "optimizer": optimizer.state_dict()})
+        return copy.deepcopy({"network": self.prior.network.state_dict(), "optimizer": optimizer.state_dict(),
+                              "codes": self.prior.start()})
 
     def rewind(self, snapshot: dict, begin: int = 0) -> None:
         """Go back to a snapshot, for a round that goes on after step `begin`: the averages and picks start empty."""
         self.prior.network.load_state_dict(snapshot["network"])
+        self.prior.restart(snapshot["codes"])
         self.optimizers(use_pl_optimizer=False).load_state_dict(copy.deepcopy(snapshot["optimizer"]))
         self.stepper = None
         self.reset(begin)
@@ -263,13 +259,13 @@ class Restoration(pl.LightningModule):
         return [getattr(self, f"{'average' if kind == 'final' else kind}{i}") for i in range(len(self.problems))]
 
     def summary(self) -> dict:
-        """Return the round's numbers: loss (mean of its last 100 steps), PSNR in dB, SSIM and steps of each picture.
+        """Return the round's numbers: loss (mean of its last 100 steps), PSNR in dB, SSIM, MSE and steps of each picture.
 
         Means over the pictures; NaN where no clean picture is known. With several pictures, `images` has each one's.
         """
         kinds = ("peak", "picked", "final")
         each = [{f"{name}_{kind}": float(metric(p, self.pictures(kind)[i]))
-                 for name, metric in (("psnr", psnr), ("ssim", ssim)) for kind in kinds}
+                 for name, metric in (("psnr", psnr), ("ssim", ssim), ("mse", mse)) for kind in kinds}
                 for i, p in enumerate(self.problems)]
         peak_step = int(self.peak_step) or float("nan")
         if not int(self.peak_step):

@@ -26,11 +26,13 @@ class Prior(nn.Module):
     """
 
     bf16 = False
+    fits = "weights"                    # what a fit seeks: the network's weights, or the code
 
     def __init__(self, network: nn.Module, codes: Sequence[Tensor], shapes: Sequence[tuple[int, int, int]], *,
                  jitter: float = 0.0, seed: int = 0, redraw: bool = False, architecture: Mapping | None = None):
         super().__init__()
         self.network = network
+        self.critic: nn.Module | None = None        # what a generator was, or is to be, trained against
         self.shapes = [tuple(s) for s in shapes]
         self.jitter = number("prior.jitter", jitter, 0, 10)
         self.seed = whole("prior.seed", seed, least=0)
@@ -90,6 +92,13 @@ class Prior(nn.Module):
     def unknowns(self) -> list[nn.Parameter]:
         """Return what the fit may change: the network's weights."""
         return list(self.network.parameters())
+
+    def start(self) -> dict[str, Tensor]:
+        """Return a copy of what a rewind must restore besides the network: codes, where they are sought."""
+        return {}
+
+    def restart(self, start: dict[str, Tensor]) -> None:
+        """Go back to what `start` returned."""
 
 
 def rebuild(architecture: Mapping) -> nn.Module:

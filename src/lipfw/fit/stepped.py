@@ -1,0 +1,102 @@
+"""A fit in rounds of steps: what every LightningModule here does alike."""
+from collections.abc import Callable, Sequence
+
+import pytorch_lightning as pl
+from torch import Tensor
+
+from lipfw.errors import whole
+
+MOST = 10 ** 9      # steps: what numbers on the device, and Lightning's, take
+
+
+class Stepped(pl.LightningModule):
+    """Rounds of `steps` optimisation steps: an epoch is a round, a Lightning batch is `steps_per_batch` steps of it.
+
+    So Lightning's own cost is paid once a batch. Steps count from 1; every `log_every`-th is recorded, and the last. A
+    subclass does the steps, in `fit_step`, which returns numbers in the order of `recorded` for a step to record;
+    `settle` is called before anything looks at what the steps have left.
+    """
+
+    recorded: Sequence[str] = ()        # names of what a record holds besides its step
+
+    def __init__(self, steps: int, log_every: int, steps_per_batch: int):
+        super().__init__()
+        self.automatic_optimization = False
+        self.steps = whole("fit.steps", steps, least=1, most=MOST)
+        self.log_every = whole("fit.log_every", log_every, least=1)
+        self.steps_per_batch = whole("fit.steps_per_batch", steps_per_batch, least=1)
+        self.begin = 0                                      # the step that the round began after
+        self.step = 0                                       # steps done, counted from the start of round 0's
+        self.stopped = False                                # before all steps are done
+        self.after_step: list[Callable[[int], None]] = []   # called with the number of steps done
+        self.records: list[dict] = []                       # of the last batch, read by callbacks at its end
+
+    def fit_step(self) -> Tensor | None:
+        """Do one optimisation step and count it; returns the recorded numbers of the step if it is one to record."""
+        raise NotImplementedError
+
+    def settle(self) -> None:
+        """Bring networks and optimisers up to date, whatever does the steps."""
+
+    def reset(self, begin: int = 0) -> None:
+        """Start a round after step `begin`."""
+        self.begin = self.step = begin
+        self.stopped = False
+
+    # --- what Lightning calls
+
+    def train_dataloader(self) -> list[int]:
+        return [0] * -(-self.steps // self.steps_per_batch)
+
+    def on_train_epoch_start(self) -> None:
+        if self.round_over:
+            self.reset()
+
+    def training_step(self, batch, batch_idx) -> None:
+        pending = []
+        for _ in range(self.steps_per_batch):
+            if self.round_over:     # the batches that a round has left over do nothing
+                break
+            record = self.fit_step()
+            if record is not None:
+                pending.append((self.step, record))
+            for hook in self.after_step:
+                hook(self.step)
+        if self.round_over:
+            self.settle()
+        # one look at the device a batch
+        self.records = [{"step": s, **{k: float(v) for k, v in zip(self.recorded, r.tolist(), strict=True)}}
+                        for s, r in pending]
+
+    def state_dict(self, *args, **kwargs) -> dict:
+        self.settle()       # Lightning reads the optimisers' state after this
+        return super().state_dict(*args, **kwargs)
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        checkpoint["round"] = {"step": self.step, "begin": self.begin, "stopped": self.stopped,
+                               "steps_per_batch": self.steps_per_batch}     # Lightning counts the batches of a round
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        for name, value in checkpoint["round"].items():
+            setattr(self, name, value)
+
+    # --- where the round is
+
+    @property
+    def to_record(self) -> bool:
+        """The step just done is one to record."""
+        return self.step % self.log_every == 0 or self.step >= self.steps
+
+    @property
+    def round_over(self) -> bool:
+        """All steps of this round are done."""
+        return self.stopped or self.step >= self.steps
+
+    @property
+    def step_in_round(self) -> int:
+        """The step that the running round is at; between two rounds that at which one begins, 0."""
+        return 0 if self.round_over else self.step
+
+    def records_between(self, begin: int, end: int) -> int:
+        """Return how many of the steps begin + 1 ... end are recorded."""
+        return end // self.log_every - begin // self.log_every + (end == self.steps and end % self.log_every > 0)
