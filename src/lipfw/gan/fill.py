@@ -30,6 +30,6 @@ def filled(make: Callable[[], N], state: Mapping[str, Tensor], what: str) -> N:
             raise InputError(f"{what} has numbers in {name} that are not finite; download or copy it again")
     for name in state:
         if name not in expected:
-            raise InputError(f"{what} has {name!r}, which is no weight of this network; download or copy it again")
+            raise InputError(f"{what} has {name[:60]!r}, which is no weight of this network; download or copy it again")
     network.load_state_dict({name: state[name].detach().float().contiguous().clone() for name in expected}, assign=True)
     return network

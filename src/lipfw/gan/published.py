@@ -48,7 +48,7 @@ def read(path: Path) -> Published:
     found = torchfile.read(path, CONFIG)
     config = found.get("config")
     if not isinstance(config, torchfile.Settings) or not isinstance(found.get("netG"), dict):
-        keys = ", ".join(map(repr, list(found)[:3])) or "nothing"
+        keys = ", ".join(map(_short, list(found)[:3])) or "nothing"
         raise InputError(f"{path} is no progressive GAN of pytorch_GAN_zoo: it holds {keys}, not config and netG; give "
                          "such a file, or a .safetensors file of lipfw")
     for name, can in _CAN.items():
@@ -77,7 +77,7 @@ def from_published(state: Mapping[str, Tensor], what: str = "the state dict") ->
     for name, tensor in state.items():
         match = _NAME.fullmatch(name)
         if match is None or match[1] not in _NAMES:
-            raise InputError(f"{what} has {name!r}, which is no weight of a progressive GAN of pytorch_GAN_zoo; give a "
+            raise InputError(f"{what} has {_short(name)}, which is no weight of a progressive GAN of pytorch_GAN_zoo; give a "
                              "file with its names, such as scaleLayers.0.1.module.weight")
         new = f"{_NAMES[match[1]]}{match[2]}.{match[3]}"
         if new in ours:

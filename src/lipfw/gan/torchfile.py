@@ -70,7 +70,7 @@ class _Unpickler(pickle.Unpickler):
             return name
         if wanted == self.settings:
             return Settings
-        raise _Refused(" ".join(wanted.split())[:80])
+        raise _Refused(_line(wanted))
 
     def persistent_load(self, pid):
         kind, dtype, key, _, count, *view = pid     # the fourth is the device it was on
@@ -111,8 +111,13 @@ def read(path: Path, settings: str) -> dict:
         raise InputError(f"{path} cannot be read ({error.strerror or error}); give the path of a weights file") \
             from None
     except Exception as error:      # a damaged pickle may raise anything; nothing of it is kept
-        why = " ".join(f"{type(error).__name__}: {error}".split())[:100]
+        why = _line(f"{type(error).__name__}: {error}")
         raise InputError(f"{path} is damaged or no file of torch.save ({why}); {AGAIN}") from None
+
+
+def _line(text: str) -> str:
+    """Return the start of a text that a file may have chosen, on one line and with nothing that a terminal obeys."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text[:100]).split())
 
 
 def _zipped(file: BinaryIO, settings: str) -> tuple[object, dict[str, bytes]]:

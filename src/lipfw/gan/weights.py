@@ -145,7 +145,7 @@ def _read(path: Path, average: bool) -> Weights:
     for name, tensor in stored.items():
         part, _, rest = name.partition(".")
         if part not in parts:
-            raise InputError(f"{path} has {name!r}, which is no weight of a progressive GAN; {_AGAIN}")
+            raise InputError(f"{path} has {name[:60]!r}, which is no weight of a progressive GAN; {_AGAIN}")
         parts[part][rest] = tensor
     if average and not parts["average"]:
         raise _no_average(path)
