@@ -77,8 +77,8 @@ def from_published(state: Mapping[str, Tensor], what: str = "the state dict") ->
     for name, tensor in state.items():
         match = _NAME.fullmatch(name)
         if match is None or match[1] not in _NAMES:
-            raise InputError(f"{what} has {_short(name)}, which is no weight of a progressive GAN of pytorch_GAN_zoo; give a "
-                             "file with its names, such as scaleLayers.0.1.module.weight")
+            raise InputError(f"{what} has {_short(name)}, which is no weight of a progressive GAN of pytorch_GAN_zoo; "
+                             "give a file with its names, such as scaleLayers.0.1.module.weight")
         new = f"{_NAMES[match[1]]}{match[2]}.{match[3]}"
         if new in ours:
             raise InputError(f"{what} has {new} twice, with and without .module; download or copy it again")
