@@ -67,16 +67,17 @@ def halve(x):
 
 
 def deviation(x, group=4):
-    """One more channel: over groups of four pictures in a row the mean of the unbiased deviations."""
+    """One more channel: the mean of the unbiased deviations of every G-th picture, for the next four in a row."""
     b, c, h, w = x.shape
     group = min(b, group) if b % min(b, group) == 0 else b
     y = np.zeros((b, 1, h, w))
+    groups = b // group
     for start in range(0, b, group) if group > 1 else ():
         total = 0.0
         for k in range(c):
             for i in range(h):
                 for j in range(w):
-                    values = [x[n, k, i, j] for n in range(start, start + group)]
+                    values = [x[n, k, i, j] for n in range(start // group, b, groups)]
                     mean = sum(values) / group
                     total += math.sqrt(sum((v - mean) ** 2 for v in values) / (group - 1) + 1e-8)
         y[start:start + group] = total / (c * h * w)

@@ -1,4 +1,4 @@
-"""The progressive GAN: generator and critic (Karras, Aila, Laine, Lehtinen, ICLR 2018), as published in pytorch_GAN_zoo.
+"""The progressive GAN: generator and critic (Karras et al., ICLR 2018), as published in pytorch_GAN_zoo.
 
 Parameters bear the published names in lower case: `scaleLayers.0.1` there is `scale_layers.0.1` here.
 """
@@ -55,10 +55,11 @@ def pixel_norm(x: Tensor) -> Tensor:
 
 
 def with_batch_deviation(x: Tensor, group: int = 4) -> Tensor:
-    """Return x (B, C, H, W) with one more channel: the standard deviation over groups of pictures, averaged to a number.
+    """Return x (B, C, H, W) with one more channel: the deviation over groups of pictures, averaged to a number.
 
-    Groups are `group` pictures in a row, all of them where that does not divide the batch; of a single picture it is 0.
-    The variance is the unbiased one, as published.
+    As published: G groups of `group` pictures, picture i in group i modulo G (one group of all where `group` does not
+    divide the batch), the unbiased variance in each; and the number of group g goes to the g-th `group` pictures in a
+    row, which are not those it was taken from. Of a single picture it is 0.
     """
     b, c, h, w = x.shape
     group = min(group, b)
@@ -66,7 +67,7 @@ def with_batch_deviation(x: Tensor, group: int = 4) -> Tensor:
         group = b
     if group == 1:
         return torch.cat([x, x.new_zeros(b, 1, h, w)], 1)
-    deviation = (x.view(-1, group, c, h, w).var(1) + _EPSILON).sqrt().flatten(1).mean(1)
+    deviation = (x.view(group, -1, c, h, w).var(0) + _EPSILON).sqrt().flatten(1).mean(1)
     return torch.cat([x, deviation.repeat_interleave(group).view(b, 1, 1, 1).expand(b, 1, h, w)], 1)
 
 
@@ -128,7 +129,8 @@ class Critic(nn.Module):
         self.scale_layers = nn.ModuleList(
             nn.ModuleList([EqualizedConv2d(width, width, 3), EqualizedConv2d(width, before, 3)])
             for before, width in zip(self.channels[:-1], self.channels[1:], strict=True))
-        self.group_scale_zero = nn.ModuleList([EqualizedConv2d(first + 1, first, 3), EqualizedLinear(16 * first, first)])
+        self.group_scale_zero = nn.ModuleList([EqualizedConv2d(first + 1, first, 3),
+                                               EqualizedLinear(16 * first, first)])
         self.decision_layer = EqualizedLinear(first, 1)
 
     def forward(self, x: Tensor, scale: int | None = None, fade: float = 0.0) -> Tensor:
