@@ -7,14 +7,14 @@ import lipfw
 ROOT = Path(lipfw.__file__).parent
 BASE = {"streams", "problem", "mask", "ticket", "measures", "files", "errors", "listing"}
 TOP = {"run", "batch", "recorder", "summary", "tracking", "api", "report", "tickets", "terminal"}
-PARTS = {"image", "task", "prior", "pruner", "kernel", "fit", "folder"}
+PARTS = {"image", "task", "prior", "pruner", "kernel", "fit", "folder", "gan"}
 HOST = {"cores", "malloc"}      # what a program may do to its process and a library may not
 ALLOWED = {     # layer -> the lipfw modules it may import, besides itself
     **{name: BASE for name in BASE},
-    "image": BASE, "prior": BASE, "pruner": BASE,
+    "image": BASE, "gan": BASE, "prior": BASE | {"gan"}, "pruner": BASE,
     "task": BASE | {"image"},                                       # a task is a function of a picture
     "kernel": BASE, "cores": set(), "malloc": set(),
-    "fit": BASE | {"prior", "pruner", "kernel"},
+    "fit": BASE | {"prior", "pruner", "kernel", "gan"},
     "folder": {"errors", "listing"}, "argv": {"errors"},
     **{name: BASE | TOP | PARTS for name in TOP},
     "run": BASE | TOP | PARTS | HOST,
