@@ -61,7 +61,7 @@ def picked(names: Iterable[str], path, part: str | None = None) -> list[str]:
     if not found:
         folders = list(dict.fromkeys(n.split("/")[0] for n in every if "/" in n))
         known = ", ".join(folders[:5]) + (" ..." if len(folders) > 5 else "") if folders else "none"
-        raise InputError(f"{path} holds no picture below image.part={part}; its folders are {known}, and null takes all")
+        raise InputError(f"{path} holds no picture below image.part={part}; its folders: {known}; null takes all")
     if len(found) > MAX_PICTURES:
         raise InputError(f"{path} holds {len(found):,} pictures, more than the limit of {MAX_PICTURES:,}; name a "
                          "folder in it by image.part, or remove some")
