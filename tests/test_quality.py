@@ -83,9 +83,10 @@ def test_tint_and_contrast_of_a_whole_set_do_not_count():
     assert sliced_wasserstein(a, b * 0.5 + tint).mean == pytest.approx(sliced_wasserstein(a, b).mean, rel=1e-3)
 
 
-@pytest.mark.parametrize("worse", [lambda x, s: x + s * torch.randn(x.shape, generator=torch.Generator().manual_seed(9)),
-                                   lambda x, s: torch.lerp(x, quality.blurred(x), 2 * s),
-                                   lambda x, s: torch.where(x < -1 + 4 * s, x.roll(1, 1), x)])
+@pytest.mark.parametrize("worse", [
+    lambda x, s: x + s * torch.randn(x.shape, generator=torch.Generator().manual_seed(9)),
+    lambda x, s: torch.lerp(x, quality.blurred(x), 2 * s),
+    lambda x, s: torch.where(x < -1 + 4 * s, x.roll(1, 1), x)], ids=["noise", "blur", "colours"])
 def test_it_grows_with_noise_blur_and_wrong_colours(worse):
     real, made = pictures(64), pictures(64, seed=1)
     found = [sliced_wasserstein(real, worse(made, s)).mean for s in (0, 0.1, 0.3)]
@@ -94,7 +95,8 @@ def test_it_grows_with_noise_blur_and_wrong_colours(worse):
 
 def test_fine_detail_is_told_from_coarse():
     real, made = pictures(64), pictures(64, seed=1)
-    good, noisy = (sliced_wasserstein(real, m).levels for m in (made, made + 0.1 * torch.randn(made.shape, generator=RNG)))
+    noise = 0.1 * torch.randn(made.shape, generator=RNG)
+    good, noisy = (sliced_wasserstein(real, m).levels for m in (made, made + noise))
     assert noisy[32] - good[32] > 5 * abs(noisy[16] - good[16])
 
 
@@ -110,7 +112,8 @@ def test_constant_pictures_give_a_number():
 
 @pytest.mark.parametrize("words, a, b", [
     (r"\(4, 3, 32, 32\) and \(5, 3, 32, 32\)", pictures(4), pictures(5)),
-    ("equally many", pictures(4)[:, :, :30], pictures(4)[:, :, :30]), ("equally many", pictures(4)[:0], pictures(4)[:0]),
+    ("equally many", pictures(4)[:, :, :30], pictures(4)[:, :, :30]),
+    ("equally many", pictures(4)[:0], pictures(4)[:0]),
     ("at least 7 pixels a side, got 4", torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 4)),
     ("float32.*uint8", pictures(2), torch.zeros(2, 3, 32, 32, dtype=torch.uint8))])
 def test_other_sets_are_refused(words, a, b):

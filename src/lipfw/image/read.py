@@ -41,7 +41,8 @@ def decode(what, opened: Callable[[], BinaryIO], max_pixels: int = MAX_PIXELS, r
     """
     try:
         with _strict_pillow(), opened() as file:
-            return _orient(*_decode(what, file, max_pixels, remedy))
+            array = _orient(*_decode(what, file, max_pixels, remedy))
+            return array[..., None] if array.ndim == 2 else array
     except InputError:
         raise
     except UnidentifiedImageError:
