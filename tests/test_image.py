@@ -371,6 +371,30 @@ def test_grey_among_rgb_becomes_rgb():
     assert finish([grey])[0].pixels.shape[1] == 1
 
 
+def test_box_is_the_part_that_is_used():
+    p = picture(alpha=True)
+    q, = finish([p], box=[2, 3, 20, 11])
+    assert torch.equal(q.pixels, p.pixels[:, :, 3:14, 2:22]) and torch.equal(q.alpha, p.alpha[:, :, 3:14, 2:22])
+    part = Picture("x", p.pixels[:, :, 3:14, 2:22].contiguous())
+    assert torch.equal(finish([p], box=[2, 3, 20, 11], size=8)[0].pixels, finish([part], size=8)[0].pixels)
+    assert finish([p], box=[0, 0, 37, 31])[0].size == SIZE
+    assert finish([p], box=[2, 3, 20, 11], max_pixels=220)[0].size == (11, 20)
+
+
+@pytest.mark.parametrize("words, box", [
+    ("x: image.box=[18, 0, 20, 31] reaches to column 38|37x31 pixels", [18, 0, 20, 31]), ("row 32", [0, 1, 5, 31]),
+    ("[left, top, width, height]|[0, 0, 5]", [0, 0, 5]), ("image.box|0]", [0, 0, 5, 0]),
+    ("image.box|True", [0, 0, 5, True]), ("image.box|'0,0,5,5'", "0,0,5,5"), ("image.box|7", 7)])
+def test_box_refuses(words, box):
+    fails(words, finish, [picture()], box=box)
+
+
+def test_every_source_takes_a_box(tmp_path):
+    Image.fromarray(levels()).save(tmp_path / "a.png")
+    for load, path in ((file.load, tmp_path / "a.png"), (folder.load, tmp_path), (skimage.load, "camera")):
+        assert load(path, box=[1, 2, 9, 10])[0].size == (10, 9)
+
+
 # ---- sources ----------------------------------------------------------------------------------------------------
 
 def test_file(tmp_path):

@@ -6,23 +6,24 @@ import lipfw
 
 ROOT = Path(lipfw.__file__).parent
 BASE = {"streams", "problem", "mask", "ticket", "measures", "files", "errors", "listing"}
-TOP = {"run", "batch", "recorder", "summary", "tracking", "api", "report", "tickets", "terminal"}
-PARTS = {"image", "task", "gan", "prior", "pruner", "kernel", "fit", "folder"}
+TOP = {"run", "batch", "job", "restoring", "training", "records", "recorder", "summary", "tracking", "api", "report", "tickets",
+       "terminal"}
+PARTS = {"image", "task", "prior", "pruner", "kernel", "fit", "folder", "gan"}
 HOST = {"cores", "malloc"}      # what a program may do to its process and a library may not
 ALLOWED = {     # layer -> the lipfw modules it may import, besides itself
     **{name: BASE for name in BASE},
-    "image": BASE, "gan": BASE, "prior": BASE, "pruner": BASE,
+    "image": BASE, "gan": BASE, "prior": BASE | {"gan"}, "pruner": BASE,
     "task": BASE | {"image"},                                       # a task is a function of a picture
     "kernel": BASE, "cores": set(), "malloc": set(),
-    "fit": BASE | {"prior", "pruner", "kernel"},
+    "fit": BASE | {"prior", "pruner", "kernel", "gan"},
     "folder": {"errors", "listing"}, "argv": {"errors"},
     **{name: BASE | TOP | PARTS for name in TOP},
     "run": BASE | TOP | PARTS | HOST,
     "cli": {"argv", "cores", "errors", "folder", "run"}, "__main__": {"cli"}, "__init__": set(),
 }
 LIBRARIES = {   # library -> the layers that may import it
-    "hydra": {"run", "tracking", "cli"}, "omegaconf": {"run", "tracking", "cli", "folder", "report"},
-    "pytorch_lightning": {"fit", "run", "recorder", "tracking", "api"}, "torchmetrics": {"fit"},
+    "hydra": {"run", "tracking", "cli"}, "omegaconf": {"run", "job", "restoring", "training", "tracking", "cli", "folder", "report"},
+    "pytorch_lightning": {"fit", "run", "job", "records", "recorder", "tracking", "api"}, "torchmetrics": {"fit"},
     "wandb": set(), "rich": {"fit", "run", "batch", "summary", "report", "tickets", "terminal"}, "skimage": {"image"},
     "PIL": {"image", "task"},
 }

@@ -9,7 +9,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from lipfw.errors import InputError, whole
-from lipfw.listing import pictures_in, tickets_in
+from lipfw.listing import pictures_below, pictures_in, tickets_in
 
 # Options that change where or how fast a run happens, or how it is shown, and not its result. Of the trainer's,
 # precision does.
@@ -38,6 +38,8 @@ def options(cfg: DictConfig) -> dict:
     for group, names in _IRRELEVANT_IN.items():
         if isinstance(out.get(group), dict):
             out[group] = {k: v for k, v in out[group].items() if k not in names}
+    if isinstance(out.get("image"), dict) and out["image"].get("box") is None:    # so, too
+        out["image"].pop("box", None)
     return out
 
 
@@ -50,7 +52,7 @@ def identity(cfg: DictConfig) -> dict:
     for group, key in (("image", "path"), ("task", "mask"), ("pruner", "path")):
         node = out.get(group)
         if isinstance(node, dict) and isinstance(node.get(key), str):
-            node[key] = _digest(node[key], group)
+            node[key] = _digest(node[key], group, node)
     return out
 
 
@@ -97,16 +99,21 @@ def _module(node: DictConfig) -> str:
     return str(node._target_).split(".")[-2]
 
 
-def _digest(path: str, group: str) -> str:
+def _digest(path: str, group: str, node: dict) -> str:
     """Return a hash of the file, pictures or tickets at a path; the path itself if there is nothing (an error)."""
     p = Path(os.path.expanduser(path))
     try:
-        files = [p] if p.is_file() else tickets_in(p) if group == "pruner" else pictures_in(p)
+        if p.is_file():
+            files = {"": p}
+        elif "part" in node:        # a data set, with subfolders
+            files = {name: p / name for name in pictures_below(p, node["part"])}
+        else:
+            files = {f.name: f for f in (tickets_in(p) if group == "pruner" else pictures_in(p))}
     except InputError:
         return path
     digest = hashlib.sha256()
-    for f in files:
-        digest.update((f.name if len(files) > 1 else "").encode() + b"\0")
+    for name, f in files.items():
+        digest.update((name if len(files) > 1 else "").encode() + b"\0")
         with open(f, "rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()

@@ -1,10 +1,12 @@
 """Which files a folder of pictures, or of tickets, stands for. No torch here: run folders are named by them."""
 import os
-from pathlib import Path
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
 
 from lipfw.errors import InputError
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+MAX_PICTURES = 1_000_000     # of one data set; CelebA has 202,599
 
 
 def pictures_in(path) -> list[Path]:
@@ -25,6 +27,54 @@ def pictures_in(path) -> list[Path]:
     if not files:
         raise InputError(f"{path} holds no picture; put files there that end in {', '.join(ENDINGS)}")
     return files
+
+
+def pictures_below(path, part: str | None = None) -> list[str]:
+    """Return the names, like train/1.png, of the picture files in a folder and its subfolders: see `picked`.
+
+    Folders of runs (they hold a config.yaml) are ignored: `image.path=.` with `out=runs` would find its own results.
+    """
+    path = Path(os.path.expanduser(str(path)))
+    names = []
+    for folder, subfolders, files in os.walk(path, onerror=_unlisted):
+        if "config.yaml" in files and Path(folder) != path:
+            subfolders.clear()
+            continue
+        subfolders[:] = [f for f in subfolders if not _ignored(f)]
+        names += [Path(folder, f).relative_to(path).as_posix() for f in files]
+    return picked(names, path, part)
+
+
+def picked(names: Iterable[str], path, part: str | None = None) -> list[str]:
+    """Return, sorted, those names of a folder or zip that are pictures, and lie below the folder `part` in it.
+
+    Hidden files and folders, and the __MACOSX that a Mac puts into a zip, are ignored. Raises InputError if none is
+    left, or more than MAX_PICTURES are.
+    """
+    if part is not None and (not isinstance(part, str) or not part.strip("/")):
+        raise InputError(f"image.part must be the name of a folder in {path}, or null for all of it, got {part!r}")
+    every = sorted(n for n in names if PurePosixPath(n).suffix.lower() in ENDINGS and not n.endswith("/")
+                   and not any(map(_ignored, n.split("/"))))
+    if not every:
+        raise InputError(f"{path} holds no picture; it must hold files that end in {', '.join(ENDINGS)}")
+    found = every if part is None else [n for n in every if n.startswith(part.strip("/") + "/")]
+    if not found:
+        folders = list(dict.fromkeys(n.split("/")[0] for n in every if "/" in n))
+        known = ", ".join(folders[:5]) + (" ..." if len(folders) > 5 else "") if folders else "none"
+        raise InputError(f"{path} holds no picture below image.part={part}; its folders: {known}; null takes all")
+    if len(found) > MAX_PICTURES:
+        raise InputError(f"{path} holds {len(found):,} pictures, more than the limit of {MAX_PICTURES:,}; name a "
+                         "folder in it by image.part, or remove some")
+    return found
+
+
+def _unlisted(error: OSError) -> None:
+    raise InputError(f"{error.filename} cannot be listed ({error.strerror}); image.path must be a folder, or a zip, "
+                     "that holds pictures and may be read")
+
+
+def _ignored(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
 
 
 def tickets_in(path) -> list[Path]:

@@ -1,4 +1,5 @@
 """All picture files of a folder."""
+from collections.abc import Sequence
 from dataclasses import replace
 
 from lipfw.image.picture import MAX_PIXELS, Picture, decode_limit, finish
@@ -7,7 +8,7 @@ from lipfw.listing import pictures_in
 
 
 def load(path, *, size: int | None = None, fit_size: str = "pad", degraded: bool = False,
-         max_pixels: int = MAX_PIXELS) -> list[Picture]:
+         max_pixels: int = MAX_PIXELS, box: Sequence[int] | None = None) -> list[Picture]:
     """Return the pictures in the folder `path`, sorted by file name; the other arguments are those of `finish`.
 
     Other endings, hidden files and subfolders are ignored. Two files of one stem get distinct names (a, a_2).
@@ -15,7 +16,7 @@ def load(path, *, size: int | None = None, fit_size: str = "pad", degraded: bool
     """
     limit = decode_limit(size, max_pixels)
     pictures = _distinct([read(f, limit) for f in pictures_in(path)])
-    return finish(pictures, size=size, fit_size=fit_size, degraded=degraded, max_pixels=max_pixels)
+    return finish(pictures, size=size, fit_size=fit_size, degraded=degraded, max_pixels=max_pixels, box=box)
 
 
 def _distinct(pictures: list[Picture]) -> list[Picture]:

@@ -5,6 +5,7 @@
 import hashlib
 import os
 import tomllib
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from importlib.resources import files
@@ -18,7 +19,7 @@ TIMEOUT = 10  # seconds for a connection and between two pieces of an answer
 
 
 def load(set: str, name: str | int | None = None, *, size: int | None = None, fit_size: str = "pad",
-         degraded: bool = False, max_pixels: int = MAX_PIXELS) -> list[Picture]:
+         degraded: bool = False, max_pixels: int = MAX_PIXELS, box: Sequence[int] | None = None) -> list[Picture]:
     """Return one picture of a set, or all of them in their usual order; the other arguments are those of `finish`.
 
     `name` is a name of `named.toml` or the file's stem; the picture bears the former. Files come from the folder
@@ -32,7 +33,7 @@ def load(set: str, name: str | int | None = None, *, size: int | None = None, fi
     names = list(entries) if name is None else [_friendly(name, entries)]
     pictures = [replace(read(_path(set, entries[n]["file"], entries[n]["sha256"], table[set]["url"]), limit), name=n)
                 for n in names]
-    return finish(pictures, size=size, fit_size=fit_size, degraded=degraded, max_pixels=max_pixels)
+    return finish(pictures, size=size, fit_size=fit_size, degraded=degraded, max_pixels=max_pixels, box=box)
 
 
 @cache

@@ -1,4 +1,5 @@
 """A picture as the rest of the package sees it, and the last step that every source of pictures shares."""
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -7,6 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from lipfw.errors import InputError, choice, whole
+from lipfw.image import box as boxes
 
 MAX_PIXELS = 16_777_216
 DECODED_FOR_RESIZE = 100_000_000  # pixels of a file that `size` may still shrink: decoding takes about 1.2 GB
@@ -66,18 +68,20 @@ def decode_limit(size, max_pixels) -> int:
     return max_pixels if size is None else max(max_pixels, DECODED_FOR_RESIZE)
 
 
-def check_pixels(what, width: int, height: int, limit: int) -> None:
+def check_pixels(what, width: int, height: int, limit: int, remedy: str | None = None) -> None:
     """Raise InputError if width x height is more than `limit` pixels."""
     if width * height > limit:
-        raise InputError(f"{what}: {width}x{height} pixels are more than the limit of {limit}; set image.size= (it "
-                         f"shrinks files of up to {DECODED_FOR_RESIZE} pixels) or image.max_pixels={width * height}")
+        remedy = remedy or (f"set image.size= (it shrinks files of up to {DECODED_FOR_RESIZE} pixels) or "
+                            f"image.max_pixels={width * height}")
+        raise InputError(f"{what}: {width}x{height} pixels are more than the limit of {limit}; {remedy}")
 
 
 def finish(pictures: list[Picture], *, size: int | None = None, fit_size: str = "pad", degraded: bool = False,
-           max_pixels: int = MAX_PIXELS) -> list[Picture]:
-    """Return the pictures as they are fitted: one number of channels, resized, cropped, marked as degraded or not.
+           max_pixels: int = MAX_PIXELS, box: Sequence[int] | None = None) -> list[Picture]:
+    """Return the pictures as they are fitted: one number of channels, cut, resized, cropped, marked as degraded or not.
 
-    `size` crops the centre square and resizes it to size x size pixels. `fit_size` "crop" then crops the centre to
+    `box` [left, top, width, height] cuts that part out, then `size` crops the centre square and resizes it to size x
+    size pixels. `fit_size` "crop" then crops the centre to
     multiples of 32 pixels, "pad" leaves the size to the fit. Grey pictures among RGB ones become three equal channels,
     so that one network fits all. Raises InputError for values out of range and for more than `max_pixels` pixels.
     """
@@ -85,9 +89,11 @@ def finish(pictures: list[Picture], *, size: int | None = None, fit_size: str = 
     choice("image.fit_size", fit_size, ("pad", "crop"))
     _check_flag("image.degraded", degraded)
     whole("image.max_pixels", max_pixels, least=1)
+    box = boxes.checked(box)
     channels = max((p.pixels.shape[1] for p in pictures), default=1)
     done = []
     for picture in pictures:
+        picture = picture if box is None else _cut(picture, box)
         height, width = picture.size if size is None else (size, size)
         check_pixels(picture.name, width, height, max_pixels)
         if fit_size == "crop" and min(height, width) < STRIDE:
@@ -97,6 +103,15 @@ def finish(pictures: list[Picture], *, size: int | None = None, fit_size: str = 
         alpha = None if picture.alpha is None else _shape(picture.alpha, size, fit_size)
         done.append(replace(picture, pixels=pixels, alpha=alpha, degraded=degraded))
     return done
+
+
+def _cut(picture: Picture, box: tuple[int, int, int, int]) -> Picture:
+    """Return the part of a picture, and of its alpha, that lies in the box."""
+    boxes.check_inside(box, picture.name, *reversed(picture.size))
+    left, top, width, height = box
+    pixels, alpha = (None if x is None else x[:, :, top:top + height, left:left + width].contiguous()
+                     for x in (picture.pixels, picture.alpha))
+    return replace(picture, pixels=pixels, alpha=alpha)
 
 
 def _shape(x: Tensor, size: int | None, fit_size: str) -> Tensor:

@@ -2,8 +2,11 @@
 import os
 import stat
 import warnings
+from collections.abc import Callable
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
@@ -27,23 +30,31 @@ def read(path, max_pixels: int = MAX_PIXELS, option: str = "image.path") -> Pict
     `option` is the option that names the path.
     """
     path = Path(os.path.expanduser(str(path)))  # not Path.expanduser, which fails for a file named ~x.png
-    start = _start(path, option)
+    _check_file(path, option)
+    return from_array(path.stem, decode(path, partial(open, path, "rb"), max_pixels))
+
+
+def decode(what, opened: Callable[[], BinaryIO], max_pixels: int = MAX_PIXELS, remedy: str | None = None) -> np.ndarray:
+    """Return the picture that a file holds: (H, W, C) of uint8, uint16 or float32, as `from_array` takes it.
+
+    `opened` opens it; `what` names it in the errors, and `remedy` what helps if it has more than `max_pixels` pixels.
+    """
     try:
-        with _strict_pillow():
-            array, orientation = _decode(path, start, max_pixels)
+        with _strict_pillow(), opened() as file:
+            array = _orient(*_decode(what, file, max_pixels, remedy))
+            return array[..., None] if array.ndim == 2 else array
     except InputError:
         raise
     except UnidentifiedImageError:
-        raise InputError(f"{path} is no picture, or its first bytes are damaged; {READABLE}") from None
+        raise InputError(f"{what} is no picture, or its first bytes are damaged; {READABLE}") from None
     except MemoryError:
-        raise InputError(f"{path}: not enough memory to decode it; lower image.max_pixels or shrink the file") from None
+        raise InputError(f"{what}: not enough memory to decode it; lower image.max_pixels or shrink the file") from None
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, bare Exception ...
-        raise InputError(f"{path} is damaged or cut off ({_line(error)}); copy or export it again") from None
-    return from_array(path.stem, _orient(array, orientation))
+        raise InputError(f"{what} is damaged or cut off ({_line(error)}); copy or export it again") from None
 
 
-def _start(path: Path, option: str) -> bytes:
-    """Return the first bytes of a regular file that is there, may be read and is not empty."""
+def _check_file(path: Path, option: str) -> None:
+    """Raise InputError unless a regular file is there, may be read and is not empty."""
     try:
         mode = path.stat().st_mode  # asked first: opening a pipe would wait for ever
         if stat.S_ISDIR(mode):
@@ -51,7 +62,7 @@ def _start(path: Path, option: str) -> bytes:
         if not stat.S_ISREG(mode):
             raise InputError(f"{path} is not a regular file; give the path of a picture")
         with open(path, "rb") as file:
-            start = file.read(32)
+            empty = not file.read(1)
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{path} does not exist; {option} is relative to the folder the command runs in "
                          f"({Path.cwd()})") from None
@@ -59,41 +70,44 @@ def _start(path: Path, option: str) -> bytes:
         raise InputError(f"{path} may not be read (permission denied); make it readable, e.g. chmod u+r") from None
     except (OSError, ValueError) as error:  # too long a name, a NUL in it, a broken disk
         raise InputError(f"{path} cannot be opened ({_line(error)}); give the path of a picture") from None
-    if not start:
+    if empty:
         raise InputError(f"{path} is empty (0 bytes); copy or export it again")
-    return start
 
 
-def _decode(path: Path, start: bytes, max_pixels: int) -> tuple[np.ndarray, int]:
+def _decode(what, file: BinaryIO, max_pixels: int, remedy: str | None) -> tuple[np.ndarray, int]:
     """Return (H, W, C) of uint8, uint16 or float32 and the EXIF orientation; the size is checked before decoding."""
+    def everything() -> bytes:
+        file.seek(0)
+        return file.read()
+
+    start = file.read(32)
     try:
-        image = Image.open(path)
+        image = Image.open(file)
     except UnidentifiedImageError:
         if tiff.is_tiff(start):  # floats, for example
-            return tiff.decode(path, path.read_bytes(), max_pixels)
+            return tiff.decode(what, everything(), max_pixels, remedy)
         raise
-    with image:
-        if image.format not in FORMATS:
-            raise InputError(f"{path}: {image.format} is not supported; {READABLE}, save it as PNG")
-        check_pixels(path, *image.size, max_pixels)
-        if image.format == "TIFF" and _beyond_pillow(image):
-            return tiff.decode(path, path.read_bytes(), max_pixels)
-        if image.format == "PNG":
-            with Image.open(path) as file:
-                file.verify()  # all checksums and the end, which loading does not look at
-            depth, colour_type = png16.header(start)
-            if depth == 16:
-                array = png16.decode(path.read_bytes(), image.info.get("transparency"))
-                return array, image.getexif().get(ORIENTATION, 1)
-            if colour_type == 0 and depth in (2, 4) and "transparency" in image.info:
-                # Pillow spreads the grey levels over 0..255 but not the one that is transparent
-                image.info["transparency"] *= 255 // (2 ** depth - 1)
-        image.load()
-        if image.mode not in GREY + COLOUR:
-            raise InputError(f"{path}: pixels of mode {image.mode} are not supported; save it as 8- or 16-bit PNG")
-        mode = ("L" if image.mode in GREY else "RGB") + ("A" if image.has_transparency_data else "")
-        orientation = image.getexif().get(ORIENTATION, 1)  # Pillow has turned a TIFF by now, and says 1
-        return np.asarray(image.convert(mode)), orientation
+    if image.format not in FORMATS:
+        raise InputError(f"{what}: {image.format} is not supported; {READABLE}, save it as PNG")
+    check_pixels(what, *image.size, max_pixels, remedy)
+    if image.format == "TIFF" and _beyond_pillow(image):
+        return tiff.decode(what, everything(), max_pixels, remedy)
+    if image.format == "PNG":
+        image.verify()  # all checksums and the end, which loading does not look at
+        image = Image.open(file)
+        depth, colour_type = png16.header(start)
+        if depth == 16:
+            array = png16.decode(everything(), image.info.get("transparency"))
+            return array, image.getexif().get(ORIENTATION, 1)
+        if colour_type == 0 and depth in (2, 4) and "transparency" in image.info:
+            # Pillow spreads the grey levels over 0..255 but not the one that is transparent
+            image.info["transparency"] *= 255 // (2 ** depth - 1)
+    image.load()
+    if image.mode not in GREY + COLOUR:
+        raise InputError(f"{what}: pixels of mode {image.mode} are not supported; save it as 8- or 16-bit PNG")
+    mode = ("L" if image.mode in GREY else "RGB") + ("A" if image.has_transparency_data else "")
+    orientation = image.getexif().get(ORIENTATION, 1)  # Pillow has turned a TIFF by now, and says 1
+    return np.asarray(image.convert(mode)), orientation
 
 
 def _beyond_pillow(image) -> bool:

@@ -17,7 +17,7 @@ def is_tiff(start: bytes) -> bool:
     return start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def decode(path, data: bytes, max_pixels: int) -> tuple[np.ndarray, int]:
+def decode(path, data: bytes, max_pixels: int, remedy: str | None = None) -> tuple[np.ndarray, int]:
     """Return the first page, (H, W, C) of uint8, uint16 or float32 in [0, 1], and its EXIF orientation.
 
     Raises InputError for what is no grey or RGB picture with or without alpha, and what tifffile raises for damage.
@@ -31,7 +31,7 @@ def decode(path, data: bytes, max_pixels: int) -> tuple[np.ndarray, int]:
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as file:
             page = file.pages[0]
-            check_pixels(path, page.imagewidth, page.imagelength, max_pixels)
+            check_pixels(path, page.imagewidth, page.imagelength, max_pixels, remedy)
             kind = f"{page.dtype} with {page.samplesperpixel} channels, photometric {int(page.photometric)}"
             if not _supported(page):
                 raise InputError(f"{path}: this kind of TIFF ({kind}) is not supported; save it as an 8- or 16-bit PNG")
