@@ -28,7 +28,7 @@ def published(a, y, f, g, order, bucket):
     a, y = a[order], y[order]
     rf, rg = (a @ f - y) ** 2, (a @ g - y) ** 2
     count = len(y) // bucket
-    means = [float((rf - rg)[i * bucket:(i + 1) * bucket].mean()) for i in range(count)]
+    means = [(rf - rg)[i * bucket:(i + 1) * bucket].mean().item() for i in range(count)]
     k = np.argsort(means, kind="stable")[count // 2]
     return (rf[k * bucket:(k + 1) * bucket] - rg[k * bucket:(k + 1) * bucket]).mean()
 
