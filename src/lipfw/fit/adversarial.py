@@ -170,7 +170,7 @@ class Adversarial(Stepped):
         count = min(_JUDGED, len(self.pixels))
         order = torch.randperm(len(self.pixels), generator=stream(self.seed, "judged"))[:count]
         real = at_scale(self.pixels[order.to(self.device)], scale, fade)
-        self.distance.fill_(sliced_wasserstein(self.made(count, "judged", scale, fade), real, self.seed))
+        self.distance.fill_(sliced_wasserstein(real, self.made(count, "judged", scale, fade), self.seed).mean)
 
     def round_loss(self) -> float:
         """Return the sliced Wasserstein distance at the end of the round, in 1/1000."""
