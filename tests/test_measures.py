@@ -25,7 +25,7 @@ from lipfw.measures import (
 )
 from lipfw.prior.decoder import DeepDecoder
 from lipfw.prior.skip import Skip
-from lipfw.ticket import INITIAL, Ticket, save_initial
+from lipfw.ticket import INITIAL, Ticket, save_state
 
 
 def drawn(network, density, seed=0):
@@ -374,7 +374,7 @@ def test_bytes_and_parameters_of_a_ticket(tmp_path):
     path = tmp_path / "round_00.safetensors"
     Ticket(mask, {}).save(path)
     assert bytes_on_disk(path) == (len(path.read_bytes()), None)
-    save_initial(tmp_path, network.state_dict())
+    save_state(tmp_path / INITIAL, network.state_dict())
     assert bytes_on_disk(path) == (len(path.read_bytes()), len((tmp_path / INITIAL).read_bytes()))
     with torch.no_grad():
         for p in network.parameters():

@@ -15,7 +15,7 @@ from lipfw.pruner.none import Dense
 from lipfw.pruner.pruner import Pruner, check_scores
 from lipfw.pruner.schedule import Schedule
 from lipfw.pruner.ticket import Replay
-from lipfw.ticket import Ticket, save_initial
+from lipfw.ticket import INITIAL, Ticket, save_state
 
 TOTAL, OTHERS = 2_208_768, 9_063
 LADDER = [2_208_768, 1_767_014, 1_413_611, 1_130_889, 904_711, 723_769, 579_015, 463_212, 370_570, 296_456, 237_165,
@@ -315,7 +315,7 @@ def run(tmp_path):
     tickets = tmp_path / "run" / "tickets"
     tickets.mkdir(parents=True)
     found = network(1)
-    initial = save_initial(tickets, found.state_dict())
+    initial = save_state(tickets / INITIAL, found.state_dict())
     total = Mask.ones(found).total
     for r, count in enumerate((total, 801, 333)):
         mask = keep_top({n: w.abs() for n, w in prunable(found).items()}, count)

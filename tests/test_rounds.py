@@ -17,7 +17,7 @@ from lipfw.pruner.imp import IMP
 from lipfw.pruner.pruner import Pruner
 from lipfw.pruner.random import Random
 from lipfw.pruner.ticket import Replay
-from lipfw.ticket import Ticket, save_initial
+from lipfw.ticket import INITIAL, Ticket, save_state
 
 ROUNDS = 3
 
@@ -231,7 +231,7 @@ def test_a_replayed_ticket_is_the_round_that_found_it(make, train, tmp_path):
     """Ticket r with its initial weights gives round r's weights again; as a folder, all rounds."""
     rounds = Rounds()
     pruning = train(make(), IMP(rounds=2), rounds)
-    checksum = save_initial(tmp_path, pruning.start["network"])
+    checksum = save_state(tmp_path / INITIAL, pruning.start["network"])
     for r, (_, mask, _) in enumerate(rounds.kept):
         mask = mask or Mask.ones(make().prior.network)
         Ticket(mask, {"initial": checksum}).save(tmp_path / f"round_{r:02d}.safetensors")

@@ -21,7 +21,7 @@ from lipfw.prior.decoder import build as build_decoder
 from lipfw.pruner.imp import IMP
 from lipfw.pruner.ticket import Replay
 from lipfw.task.denoise import Denoise
-from lipfw.ticket import Ticket, save_initial
+from lipfw.ticket import INITIAL, Ticket, save_state
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -271,7 +271,7 @@ def test_a_run_goes_on_with_another_kernel(make, train, tmp_path, first, then):
 def test_a_replayed_ticket_is_the_round_that_found_it(make, train, tmp_path):
     rounds, replayed = Rounds(), Rounds()
     pruning = train(make(kernel="sparse"), IMP(rounds=2, rate=0.5), rounds)
-    checksum = save_initial(tmp_path, pruning.start["network"])
+    checksum = save_state(tmp_path / INITIAL, pruning.start["network"])
     for r, (_, mask, *_) in enumerate(rounds.kept):
         mask = mask or Mask.ones(make().prior.network)
         Ticket(mask, {"initial": checksum}).save(tmp_path / f"round_{r:02d}.safetensors")

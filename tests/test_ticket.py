@@ -111,7 +111,7 @@ def test_a_file_is_never_half_written(tmp_path, path, monkeypatch):
         with pytest.raises(OSError):
             Ticket(masked(), ABOUT).save(target)
     with pytest.raises(OSError):
-        save_initial(tmp_path, {"w": torch.ones(1)})
+        save_state(tmp_path / INITIAL, {"w": torch.ones(1)})
     assert path.read_bytes() == old and list(tmp_path.iterdir()) == [path]
 
 
@@ -195,7 +195,7 @@ def state(seed=0):
 
 def test_initial_weights_come_back_bit_for_bit(tmp_path):
     given = state() | {"turned": torch.arange(6.0).reshape(2, 3).T, "tiny": torch.tensor(-0.0)}
-    found = Ticket(masked(), {"initial": save_initial(tmp_path, given)}).initial(tmp_path / "round_00.safetensors")
+    found = Ticket(masked(), {"initial": save_state(tmp_path / INITIAL, given)}).initial(tmp_path / "round_00.safetensors")
     assert found.keys() == given.keys()
     for name, value in given.items():
         assert found[name].dtype == value.dtype and torch.equal(found[name], value)
@@ -205,7 +205,7 @@ def test_initial_weights_come_back_bit_for_bit(tmp_path):
 def test_a_network_with_a_shared_module_can_be_saved(tmp_path):
     shared = nn.Conv2d(2, 2, 3)
     network = nn.Sequential(shared, nn.ReLU(), shared)
-    initial = save_initial(tmp_path, network.state_dict())
+    initial = save_state(tmp_path / INITIAL, network.state_dict())
     found = Ticket(masked(), {"initial": initial}).initial(tmp_path / "round_00.safetensors")
     network.load_state_dict(found)
 
@@ -226,10 +226,10 @@ def test_initial_weights_of_another_run_missing_or_damaged(tmp_path, path):
     ticket = Ticket(masked(), {"initial": checksum(state())})
     remedies = ("copy it from the run", "pruner.init=fresh")
     refused(lambda: ticket.initial(path), tmp_path / INITIAL, "missing", *remedies)
-    save_initial(tmp_path, state(1))
+    save_state(tmp_path / INITIAL, state(1))
     refused(lambda: ticket.initial(path), "other weights", path.name, *remedies)
     refused(lambda: Ticket(masked()).initial(path), "other weights", *remedies)
-    save_initial(tmp_path, state())
+    save_state(tmp_path / INITIAL, state())
     assert ticket.initial(path).keys() == state().keys()
     (tmp_path / INITIAL).write_bytes((tmp_path / INITIAL).read_bytes()[:-3])
     refused(lambda: ticket.initial(path), "not readable", *remedies)

@@ -12,7 +12,7 @@ import torch
 from lipfw.mask import Mask, prunable
 from lipfw.prior.decoder import DeepDecoder
 from lipfw.prior.skip import Skip
-from lipfw.ticket import INITIAL, Ticket, save_initial
+from lipfw.ticket import INITIAL, Ticket, save_state
 from lipfw.tickets.__main__ import main
 
 SMALL = {"inputs": 4, "outputs": 3, "channels": 6, "depth": 2, "skip": 2}

@@ -11,7 +11,7 @@ from lipfw.mask import Mask, prunable
 from lipfw.prior import decoder, skip
 from lipfw.pruner.ticket import Replay
 from lipfw.run import run
-from lipfw.ticket import Ticket, save_initial
+from lipfw.ticket import INITIAL, Ticket, save_state
 
 SMALL = ["trainer=smoke", "trainer.progress=false", "logger=none", "image.size=16", "prior.channels=4", "prior.depth=2",
          "fit.steps=6", "fit.log_every=2"]
@@ -43,7 +43,7 @@ def test_a_ticket_fits_a_network_of_other_output_channels(build, found, here, in
     source = network(build, found, 1)
     mask = Mask({n: torch.rand(w.shape, generator=torch.Generator().manual_seed(3)) < 0.4
                  for n, w in prunable(source).items()})
-    Ticket(mask, {"initial": save_initial(tmp_path, source.state_dict())}).save(tmp_path / "round_00.safetensors")
+    Ticket(mask, {"initial": save_state(tmp_path / INITIAL, source.state_dict())}).save(tmp_path / "round_00.safetensors")
     target, own = network(build, here, 2), network(build, here, 2)
     pruner = Replay(str(tmp_path), init)
     pruner.prepare(target)
@@ -63,7 +63,7 @@ def test_a_ticket_fits_a_network_of_other_output_channels(build, found, here, in
 def test_fresh_weights_that_are_the_tickets_own_are_told(tmp_path):
     """The same seed draws the same weights: the mask alone needs another."""
     source = network(skip.build, 3, 1)
-    Ticket(Mask.ones(source), {"initial": save_initial(tmp_path, source.state_dict())}).save(
+    Ticket(Mask.ones(source), {"initial": save_state(tmp_path / INITIAL, source.state_dict())}).save(
         tmp_path / "round_00.safetensors")
     for seed, told in ((1, True), (2, False)):
         pruner = Replay(str(tmp_path), "fresh")
@@ -73,7 +73,7 @@ def test_fresh_weights_that_are_the_tickets_own_are_told(tmp_path):
 
 def test_the_same_channels_leave_no_remark_and_another_width_is_refused(tmp_path):
     source = network(skip.build, 3, 1)
-    Ticket(Mask.ones(source), {"initial": save_initial(tmp_path, source.state_dict())}).save(
+    Ticket(Mask.ones(source), {"initial": save_state(tmp_path / INITIAL, source.state_dict())}).save(
         tmp_path / "round_00.safetensors")
     pruner = Replay(str(tmp_path))
     pruner.prepare(network(skip.build, 3, 2))

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import Logger
+from torch import Tensor
 
 from lipfw.errors import InputError
 from lipfw.files import append_jsonl, read_jsonl, write_jsonl
 from lipfw.fit.rounds import IterativePruning
 from lipfw.fit.stepped import Stepped
 from lipfw.mask import Mask
-from lipfw.ticket import Ticket, save_initial
+from lipfw.ticket import INITIAL, Ticket, save_state, trained_name
 
 
 class Records(pl.Callback):
@@ -34,12 +35,21 @@ class Records(pl.Callback):
         self._since = time.monotonic()
         self._initial: str | None = None    # checksum of the weights that rounds start from
 
+    @property
+    def prunes(self) -> bool:
+        """Weights are removed in some round; else there are no tickets."""
+        return min(self.pruning.densities) < 1
+
     def files(self, round_: int) -> list[Path]:
         """Return the files of a round that a subclass has written."""
         return []
 
     def write(self, round_: int, module: Stepped) -> None:
         """Write what a subclass has to write of a round."""
+
+    def trained(self, module: Stepped) -> Mapping[str, Tensor] | None:
+        """Return the weights of a round's end that are to be kept beside its ticket, if any are."""
+        return None
 
     def log_files(self, logger: Logger, record: Mapping) -> None:
         """Give the logger what `write` has written."""
@@ -100,7 +110,7 @@ class Records(pl.Callback):
     def _check(self, round_: int, rounds: list[dict], recorded: int, steps: list[dict]) -> None:
         """Raise InputError if something is gone that a checkpoint counts on: it would be missing from the result."""
         files = [f for r in range(round_) for f in self.files(r)]
-        if min(self.pruning.densities) < 1 and round_:
+        if self.prunes and round_:
             files += [self.folder / "tickets" / f"round_{r:02d}.safetensors" for r in range(round_)]
         gone = [f for f in files if not f.is_file()]
         gone += [self.rounds] if [r["round"] for r in rounds] != list(range(round_)) else []
@@ -113,14 +123,16 @@ class Records(pl.Callback):
         return self.seconds + time.monotonic() - self._since
 
     def _ticket(self, round_: int, module: Stepped) -> None:
-        if min(self.pruning.densities) >= 1:
-            return      # nothing is ever pruned: no tickets
+        if not self.prunes:
+            return
         tickets = self.folder / "tickets"
         tickets.mkdir(exist_ok=True)
         if self._initial is None:
-            self._initial = save_initial(tickets, self.pruning.start["network"])
+            self._initial = save_state(tickets / INITIAL, self.pruning.start["network"])
         mask = self.pruning.mask if self.pruning.mask is not None else Mask.ones(self.pruning.network(module))
         about = {**self.about, "round": str(round_), "initial": self._initial}
+        if (trained := self.trained(module)) is not None:
+            about["trained"] = save_state(tickets / trained_name(round_), trained)
         Ticket(mask, about).save(tickets / f"round_{round_:02d}.safetensors")
 
     def _log(self, logger: Logger, names: dict, round_: int, iteration: int) -> None:

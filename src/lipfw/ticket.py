@@ -89,23 +89,41 @@ class Ticket:
 
         Raises InputError if they are missing or belong to another run.
         """
-        beside = Path(path).parent / INITIAL
         remedy = "copy it from the run that found the ticket, or use pruner.init=fresh to take the mask alone"
+        return self._beside(path, INITIAL, "initial", "starts from", remedy)
+
+    def trained(self, path: Path) -> dict[str, Tensor]:
+        """Return the weights that the round which used this ticket ended with, from the file beside it at `path`.
+
+        Raises InputError if they were not saved, are missing or belong to another run.
+        """
+        remedy = "use pruner.weights=pretrained, or find the ticket again with task.save_trained=true"
+        if "trained" not in self.about:
+            raise InputError(f"{path} has no trained weights, they were not saved; {remedy}")
+        return self._beside(path, trained_name(int(self.about["round"])), "trained", "ended with", remedy)
+
+    def _beside(self, path: Path, name: str, kind: str, relation: str, remedy: str) -> dict[str, Tensor]:
+        beside = Path(path).parent / name
         if not beside.is_file():
-            raise InputError(f"the ticket's initial weights {beside} are missing; {remedy}")
+            raise InputError(f"the ticket's {kind} weights {beside} are missing; {remedy}")
         try:
             state = load_file(beside)
         except (SafetensorError, OSError) as e:
             raise InputError(f"{beside} is not readable ({e}); {remedy}") from None
-        if checksum(state) != self.about.get("initial"):
-            raise InputError(f"{beside} holds other weights than the ticket {Path(path).name} starts from; {remedy}")
+        if checksum(state) != self.about.get(kind):
+            raise InputError(f"{beside} holds other weights than the ticket {Path(path).name} {relation}; {remedy}")
         return state
 
 
-def save_initial(folder: Path, state: Mapping[str, Tensor]) -> str:
-    """Write the weights that the tickets of a folder start from, in one step; returns their checksum."""
+def trained_name(round_: int) -> str:
+    """Return the name of the file with the weights that a round ended with."""
+    return f"trained_{round_:02d}.safetensors"
+
+
+def save_state(path: Path, state: Mapping[str, Tensor]) -> str:
+    """Write weights, such as those that the tickets of a folder start from, in one step; returns their checksum."""
     state = {n: t.detach().cpu().contiguous().clone() for n, t in state.items()}   # clone: weights may be shared
-    write_bytes(Path(folder) / INITIAL, save(state))
+    write_bytes(Path(path), save(state))
     return checksum(state)
 
 

@@ -38,6 +38,7 @@ class Adversarial(Stepped):
     """
 
     recorded = ("loss", "wasserstein", "slope", "swd", "resolution", "fade")
+    kernel_name = "dense"       # torch does all the work
 
     def __init__(self, pixels: Tensor, prior: Prior, *, steps: int, lr: float, batch: int, generator_batch: int | None,
                  penalty: float, drift: float, smoothing: float, mirror: bool, judge_every: int, seed: int,
@@ -154,6 +155,10 @@ class Adversarial(Stepped):
         """Return the shape (1, latent) of a code."""
         return torch.Size([1, self.prior.network.latent])
 
+    def picture_shape(self) -> torch.Size:
+        """Return the shape (1, C, R, R) of what the critic looks at."""
+        return torch.Size([1, self.prior.network.outputs, *[self.prior.network.resolution] * 2])
+
     # --- how good it is
 
     @torch.no_grad()
@@ -206,6 +211,8 @@ class Adversarial(Stepped):
             network.load_state_dict(snapshot[name])
         for optimizer, state in zip(self.optimizers(use_pl_optimizer=False), snapshot["optimizers"], strict=True):
             optimizer.load_state_dict(copy.deepcopy(state))
+        if "critic" in self.masks:      # its mask is known before the rewind, the generator's after it
+            self.masks["critic"].apply(self.critic)
         self.reset(begin)
 
     def hold(self, mask: Mask | None, target: str = "prior.network") -> None:
@@ -213,8 +220,7 @@ class Adversarial(Stepped):
         self.masks.pop(target, None)
         if mask is not None:
             self.masks[target] = mask
-            if target == "prior.network":
-                mask.apply(self.average)
+            mask.apply(self.average if target == "prior.network" else self.critic)
 
     def _masked(self, target: str, network: nn.Module) -> None:
         if target in self.masks:

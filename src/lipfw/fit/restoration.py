@@ -201,6 +201,11 @@ class Restoration(Stepped):
         raw = self.mean(psnr, outputs) if self.smoothing else value
         return torch.stack([loss, value, raw, self.mean(ssim, restored), self.rule.variance.float()])
 
+    @property
+    def kernel_name(self) -> str:
+        """What did the steps of the round."""
+        return self.stepper.name
+
     def round_loss(self) -> float:
         """Return the round's loss: the mean over its last steps, 100 at most."""
         return float(self.recent.sum()) / max(1, min(_LOSS_TAIL, self.step - self.begin))

@@ -91,14 +91,11 @@ class IterativePruning(pl.Callback):
         module.start_round(round_)
         if round_ == 0 and self.rewind_step == 0:
             self.start = module.snapshot()
-        if self.counts[round_] == self.total:
-            self.mask = None
-        else:
-            if round_ and not self.pruner.scores_trained:
-                module.rewind(self.start)
-            self.mask = self._prune(network, module, round_)
+        self.mask = self._next(network, module, round_, self.start)
         if round_:      # after the scores, whose forward passes move batch norm's statistics
             module.rewind(self.start, self.rewind_step if self.pruner.retrain == "remaining" else 0)
+        if (own := self.pruner.start(round_)) is not None:
+            network.load_state_dict(own)
         if self.mask is not None:
             self.mask.apply(network)
         module.hold(self.mask)
@@ -122,6 +119,18 @@ class IterativePruning(pl.Callback):
         self.mask = Mask(state["mask"]) if state["mask"] is not None else None
         self.start, self.losses = state["start"], list(state["losses"])
 
+    def _next(self, network: nn.Module, module: pl.LightningModule, round_: int, start: dict | None) -> Mask | None:
+        """Return the mask of a round; scores at initialisation are taken of a network that has gone back to `start`."""
+        if self.counts[round_] == self.total:
+            return None
+        if round_ and not self.pruner.scores_trained:
+            module.rewind(start)
+        return self._prune(network, module, round_)
+
+    def input_shape(self, module: pl.LightningModule) -> torch.Size:
+        """Return the shape (1, ...) of what goes into the pruned network."""
+        return module.code_shape()
+
     def _prune(self, network: nn.Module, module: pl.LightningModule, round_: int) -> Mask:
         """Return the mask of a round. Raises Ended if the pruner can't tell weights apart or cuts all paths."""
         within = self.mask if self.pruner.iterative and round_ else None
@@ -130,7 +139,7 @@ class IterativePruning(pl.Callback):
             mask = self.pruner.prune(network, module, count, within, round_)
             for name in self.pruner.exempted(network):
                 mask = Mask({**mask, name: torch.ones_like(mask[name])})
-            check_connected(network, mask, module.code_shape())
+            check_connected(network, mask, self.input_shape(module))
         except Degenerate as e:
             raise Ended(f"round {round_}, {1 - count / self.total:.2%} sparse: {e}; {e.remedy}") from None
         return mask
@@ -148,6 +157,34 @@ class IterativePruning(pl.Callback):
         if error is not None and not prunings:
             raise error
         return [] if error is None else [f"the run will end after round {prunings[-1]}: {error}"]
+
+
+class Following(IterativePruning):
+    """Prune a second network, the critic, in the rounds of a leading callback, which rewinds both networks.
+
+    Give it to the Trainer before the leader: it looks at the weights that a round has left.
+    """
+
+    def __init__(self, pruner: Pruner, leader: IterativePruning, target: str = "critic"):
+        super().__init__(pruner, target)
+        self.leader = leader
+
+    @property
+    def state_key(self) -> str:
+        return f"Following({self.target})"
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        module.hold(self.mask, self.target)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.mask = self._next(self.network(module), module, trainer.current_epoch, self.leader.start)
+        module.hold(self.mask, self.target)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """The leader says when the rounds end."""
+
+    def input_shape(self, module: pl.LightningModule) -> torch.Size:
+        return module.picture_shape()
 
 
 def check_connected(network: nn.Module, mask: Mask, shape: torch.Size) -> None:

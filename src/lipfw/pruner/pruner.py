@@ -96,6 +96,10 @@ class Pruner:
         check_scores(scores, count, within)
         return keep_top(scores, count, within)
 
+    def start(self, round_: int) -> Mapping[str, Tensor] | None:
+        """Return weights that a round starts from instead of the rewound ones, if the pruner brings any."""
+        return None
+
     def exempted(self, network: nn.Module) -> list[str]:
         """Return the parameter names of the tensors that are kept whole. Raises InputError for one that is not there.
         """

@@ -1,6 +1,6 @@
 """Replay the tickets of an earlier run, on the same or another picture, task and seed."""
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lipfw.errors import InputError, choice
 from lipfw.listing import tickets_in
@@ -20,12 +20,19 @@ class Replay(Pruner):
     another architecture, naming the first tensor that does not fit.
     """
 
-    def __init__(self, path: str, init: str = "ticket"):
+    def __init__(self, path: str, init: str = "ticket", weights: str = "pretrained"):
         super().__init__(rounds=0)
         self.init = choice("pruner.init", init, ("ticket", "fresh"))
+        self.weights = choice("pruner.weights", weights, ("pretrained", "trained"))
+        if (init, weights) == ("fresh", "trained"):
+            raise InputError("pruner.init=fresh takes the mask alone and pruner.weights=trained its weights too; use "
+                             "one of them")
         self.paths = tickets_in(path)
         self.tickets = [Ticket.load(p) for p in self.paths]
         self.masks = [t.mask for t in self.tickets]
+        if weights == "trained":        # a file that is missing is told before anything is fitted
+            for t, p in zip(self.tickets, self.paths, strict=True):
+                t.trained(p)
 
     def prepare(self, network: nn.Module) -> None:
         """Fit the masks to the network, and load the tickets' initial weights if they are to be used."""
@@ -58,6 +65,10 @@ class Replay(Pruner):
     def prune(self, network: nn.Module, fit: Fit, count: int, within: Mask | None, round_: int) -> Mask:
         """Return the stored mask of a round."""
         return self.masks[round_]
+
+    def start(self, round_: int) -> dict[str, Tensor] | None:
+        """Return the weights that a round's ticket was left with, if it is to start from those."""
+        return self.tickets[round_].trained(self.paths[round_]) if self.weights == "trained" else None
 
     def origins(self) -> list[dict]:
         """Return where the ticket of each round lies and, under `found`, where it was found."""

@@ -1,0 +1,82 @@
+"""Runs that restore pictures: by fitting an untrained network, or by seeking a generator's codes."""
+import copy
+import json
+import math
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from rich.table import Table
+
+from lipfw.errors import InputError
+from lipfw.files import write_atomic
+from lipfw.fit.evaluation import psnr, ssim
+from lipfw.fit.memory import check_memory
+from lipfw.fit.restoration import Restoration
+from lipfw.fit.rounds import IterativePruning
+from lipfw.image.picture import Picture, check_pixels
+from lipfw.image.read import read
+from lipfw.image.write import sheet
+from lipfw.job import Job
+from lipfw.problem import Problem
+from lipfw.recorder import Recorder
+from lipfw.summary import closing, panels, rounds_table
+
+
+class Restoring(Job):
+    """One restoration: `pictures` as the config names them, `task` makes their problems."""
+
+    def __init__(self, cfg: DictConfig, task: Callable[[Picture], Problem], pictures: list[Picture], device: str,
+                 fits: int):
+        if not isinstance(pictures, list):
+            raise InputError(f"image={pictures.name} is a data set to train on, and task={_module(cfg.task)} restores "
+                             "pictures; use image=face or another source of pictures")
+        self.pictures, self.problems = pictures, [task(p) for p in pictures]
+        for p in self.problems:      # super-resolution makes pictures larger than the file
+            check_pixels(f"the restored {p.name}", p.shape[2], p.shape[1], cfg.image.max_pixels)
+        prior = instantiate(cfg.prior)(shapes=[p.shape for p in self.problems])
+        check_memory(prior, device, fits)
+        self.pruning = IterativePruning(instantiate(cfg.pruner))
+        fit = copy.deepcopy(cfg).fit
+        fit.pop("batch_seeds", None)        # around a fit, not in it
+        self.module: Restoration = instantiate(fit)(problems=self.problems, prior=prior,
+                                                    precision=cfg.trainer.precision)
+        self.title = ", ".join(f"{p.name} {p.shape[2]}x{p.shape[1]}" for p in self.problems)
+        self.about = {"architecture": json.dumps(prior.architecture), "image": ", ".join(p.name for p in pictures)}
+        self.large = any(p.shape[1] * p.shape[2] >= 256 * 256 for p in self.problems)
+
+    def recorder(self, folder: Path, about: dict[str, str]) -> Recorder:
+        return Recorder(folder, self.pruning, self.pictures, about)
+
+    def finish(self, folder: Path, recorder: Recorder, rounds: list[dict], best: int) -> dict:
+        """Write restored.png and compare.png of the best round; return scores of the measurement and the oracle's round.
+        """
+        known = [r for r in rounds if r["psnr_picked"] is not None]
+        degraded = []
+        for i, p in enumerate(self.problems):
+            picture, suffix = recorder.picture_name(best, i), recorder.suffix(i)
+            write_atomic(folder / f"restored{suffix}.png", partial(shutil.copyfile, folder / picture))
+            restored = read(folder / picture).pixels
+            view = p.operator.cpu().view(p.measurement.cpu())
+            degraded.append({"psnr": float(psnr(p, view)), "ssim": float(ssim(p, view))})
+            sheet(panels(p, view, restored, degraded[-1]["psnr"]), folder / f"compare{suffix}.png")
+        return {"oracle_round": max(known, key=lambda r: r["psnr_picked"])["round"] if known else None,
+                "degraded": {k: _finite(sum(d[k] for d in degraded) / len(degraded)) for k in ("psnr", "ssim")}}
+
+    def table(self, result: dict) -> Table:
+        return rounds_table(result)
+
+    def closing(self, folder: Path, result: dict) -> str:
+        return closing(folder, result)
+
+
+def _module(node: DictConfig) -> str:
+    return str(node._target_).split(".")[-2]
+
+
+def _finite(value: float) -> float | None:
+    """Return None for NaN (no clean picture) and infinity (nothing was degraded): JSON has neither."""
+    return value if math.isfinite(value) else None
