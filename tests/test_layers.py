@@ -64,6 +64,6 @@ def test_a_pruner_a_task_and_a_prior_are_a_file_and_a_yaml():
     from lipfw.cli import CONF
 
     for group in ("pruner", "task", "prior"):
-        shared = {"__init__", "pruner", "schedule", "prior", "operators"}
+        shared = {"__init__", "pruner", "schedule", "prior", "operators", "gaussian"}
         modules = {p.stem for p in (ROOT / group).glob("*.py")} - shared
         assert modules == {p.stem for p in (CONF / group).glob("[!_]*.yaml")}

@@ -19,7 +19,7 @@ class Gaussian(nn.Module):
     fitting: it is another Gaussian matrix, not a less exact one. Its rows are then converted in small chunks, so that
     all products and sums are in float32 (float64 for such an x): a measurement is off by 4e-6 of the measurements'
     deviation at n = 196,608, as with a float32 matrix. float16 and not bfloat16, since it moves the measurements by
-    2e-4 of their deviation and not by 2e-3: the published noise is 1e-3.
+    2e-4 of their deviation and not by 1.5e-3: the published noise is 1e-3.
     Raises InputError where the machine has not the memory.
     """
 
