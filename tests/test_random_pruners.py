@@ -12,7 +12,7 @@ from lipfw.pruner.random import Random, uniform
 from lipfw.pruner.random_layerwise import RandomLayerwise
 from lipfw.pruner.random_like import RandomLike
 from lipfw.pruner.ticket import Replay
-from lipfw.ticket import INITIAL, Ticket, save_state
+from lipfw.ticket import Ticket
 
 
 def layers(*sizes):

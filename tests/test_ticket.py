@@ -17,7 +17,7 @@ from lipfw.errors import InputError
 from lipfw.listing import tickets_in
 from lipfw.mask import Mask, keep_top, prunable
 from lipfw.prior.skip import Skip
-from lipfw.ticket import INITIAL, Ticket, checksum, save_initial
+from lipfw.ticket import INITIAL, Ticket, checksum
 
 ABOUT = {"architecture": '{"network": "skip"}', "round": "3", "pruner": "σ", "seed": "0", "initial": "abc", "image": ""}
 SHAPES = {"up.weight": (5, 3, 3, 3), "down.weight": (1,), "head.weight": (7,), "even.weight": (2, 4, 1, 1)}

@@ -29,7 +29,7 @@ def write(folder, densities=DENSITIES, seed=0, make=Skip, architecture=None, **o
     told = json.dumps({"network": name, **options}) if architecture is None else architecture
     (folder / "tickets").mkdir(parents=True)
     rng, masks = np.random.default_rng(seed), []
-    initial = save_initial(folder / "tickets", network.state_dict())
+    initial = save_state(folder / "tickets" / INITIAL, network.state_dict())
     for r, d in enumerate(densities):
         masks.append(Mask({n: torch.from_numpy(rng.random(tuple(p.shape)) < d) for n, p in prunable(network).items()}))
         Ticket(masks[-1], ABOUT | {"architecture": told, "round": str(r), "initial": initial}).save(

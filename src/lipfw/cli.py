@@ -31,7 +31,7 @@ def _shipped(name: str) -> Path:
 
 
 CONF, EXPERIMENTS = _shipped("conf"), _shipped("experiments")
-_KEYS = {"task", "image", "prior", "pruner", "fit", "trainer", "logger", "protocol", "seed", "name", "out"}
+_KEYS = {"task", "image", "prior", "pruner", "fit", "trainer", "logger", "protocol", "shrunk", "seed", "name", "out"}
 _failed: list[str] = []     # mistakes of this process's runs, already told
 _typed: list[str] = []      # the arguments as the user gave them
 
@@ -157,7 +157,7 @@ def _unknown(key: str) -> str:
     if name and options:
         every = sorted({f"{group}.{k}" for keys in options.values() for k in keys})
     else:
-        every = sorted(_KEYS - {"protocol"})
+        every = sorted(_KEYS - {"protocol", "shrunk"})
     return f"{key} is no option{nearest(key, every) or '; there are ' + ', '.join(every)}"
 
 

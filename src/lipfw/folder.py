@@ -13,7 +13,7 @@ from lipfw.listing import pictures_below, pictures_in, tickets_in
 
 # Options that change where or how fast a run happens, or how it is shown, and not its result. Of the trainer's,
 # precision does.
-_IRRELEVANT = {"name", "out", "logger", "trainer", "protocol", "hydra"}
+_IRRELEVANT = {"name", "out", "logger", "trainer", "protocol", "shrunk", "hydra"}
 _IRRELEVANT_IN = {"fit": {"steps_per_batch", "kernel", "batch_seeds"}, "image": {"max_pixels"}}
 
 
@@ -44,13 +44,15 @@ def options(cfg: DictConfig) -> dict:
 
 
 def identity(cfg: DictConfig) -> dict:
-    """Return `options` with each file that they name (a picture, a mask, tickets) replaced by a hash of its content.
+    """Return `options` with each file that they name (a picture, a mask, tickets, weights) replaced by a hash of its content.
 
     So the same command on a changed picture is another run, and a copy of the picture elsewhere is the same.
     """
     out = options(cfg)
-    for group, key in (("image", "path"), ("task", "mask"), ("pruner", "path")):
+    for group, key in (("image", "path"), ("task", "mask"), ("pruner", "path"), ("prior", "weights")):
         node = out.get(group)
+        if key == "weights" and not Path(os.path.expanduser(str(node.get(key)))).is_file():
+            continue        # a name
         if isinstance(node, dict) and isinstance(node.get(key), str):
             node[key] = _digest(node[key], group, node)
     return out

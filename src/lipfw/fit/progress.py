@@ -5,9 +5,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from lipfw.fit.estimate import seconds_of_rounds
-from lipfw.fit.restoration import Restoration
 from lipfw.fit.rounds import IterativePruning
+from lipfw.fit.stepped import Stepped
 from lipfw.kernel import library as kernel_library
 
 
@@ -35,13 +34,13 @@ class FitProgress(pl.Callback):
         self.pruning, self.console = pruning, console or Console()
         self.bar: Progress | None = None
 
-    def on_train_start(self, trainer: pl.Trainer, module: Restoration) -> None:
+    def on_train_start(self, trainer: pl.Trainer, module: Stepped) -> None:
         # not in on_fit_start: there a resumed run does not know its round yet
         for remark in self.pruning.remarks:
             self.console.print(remark, highlight=False, soft_wrap=True)
         densities = self.pruning.densities[trainer.current_epoch:]
         compiled = kernel_library.compiled_now
-        seconds, note = seconds_of_rounds(module, densities)
+        seconds, note = module.estimate(densities)
         rounds, steps = len(densities), self.pruning.steps(module)[trainer.current_epoch:]
         done = module.step_in_round and module.step_in_round - module.begin     # of the running round's steps
         total = sum(s * n for s, n in zip(seconds, steps, strict=True)) - seconds[0] * done
@@ -55,7 +54,7 @@ class FitProgress(pl.Callback):
         if kernel_library.compiled_now and not compiled:
             line += "\n  the kernels for this processor were compiled, once and for all runs"
         if total > self.LONG and module.device.type == "cpu":
-            line += "\n  shorter with image.size=128, fit.steps=, pruner.rounds=, prior.channels=32, or on a GPU"
+            line += f"\n  shorter with {module.shorter}, or on a GPU"
         self.console.print(line, highlight=False, soft_wrap=True)
         if self.console.is_terminal:
             self.bar = Progress(TextColumn("{task.description}"), BarColumn(bar_width=None),
@@ -70,7 +69,7 @@ class FitProgress(pl.Callback):
         state = ""
         if module.records:
             last = module.records[-1]
-            state = f"loss {last['loss']:.2e}" + (f" {last['psnr']:.2f} dB" if last["psnr"] == last["psnr"] else "")
+            state = module.told(last)
         where = f"round {trainer.current_epoch}/{trainer.max_epochs - 1} {1 - self.pruning.density():.1%} sparse"
         self.bar.update(self.task, completed=trainer.current_epoch * module.steps + module.step, state=state,
                         description=where)
@@ -78,10 +77,7 @@ class FitProgress(pl.Callback):
     def on_train_epoch_end(self, trainer, module) -> None:
         if self.bar is not None:
             return
-        s = module.summary()
-        line = f"round {trainer.current_epoch}: sparsity {1 - self.pruning.density():.2%}, loss {s['loss']:.3e}"
-        if s["psnr_final"] == s["psnr_final"]:
-            line += f", PSNR peak {s['psnr_peak']:.2f} picked {s['psnr_picked']:.2f} final {s['psnr_final']:.2f} dB"
+        line = f"round {trainer.current_epoch}: sparsity {1 - self.pruning.density():.2%}, {module.told_round()}"
         if empty := self.pruning.mask.empty() if self.pruning.mask is not None else []:
             line += f"; {len(empty)} of {len(self.pruning.mask)} layers keep nothing, {empty[0]} first"
         self.console.print(line, highlight=False, soft_wrap=True)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lipfw.errors import InputError, choice, number, whole
 from lipfw.fit.eager import Eager, pictures_and_loss
+from lipfw.fit.estimate import seconds_of_rounds
 from lipfw.fit.evaluation import mse, psnr, ssim
 from lipfw.fit.latent import Latent, TwoPlayers
 from lipfw.fit.objectives import OBJECTIVES, buckets
@@ -43,6 +44,7 @@ class Restoration(Stepped):
     """
 
     recorded = ("loss", "psnr", "psnr_raw", "ssim", "variance")
+    shorter = "image.size=128, fit.steps=, pruner.rounds=, prior.channels=32"
 
     def __init__(self, problems: Sequence[Problem], prior: Prior, *, steps: int = 3000, lr: float = 0.01,
                  smoothing: float = 0.99, target: str = "degraded", pick: str | None = None, stop: str | None = None,
@@ -170,9 +172,14 @@ class Restoration(Stepped):
         self.stopped = self.stops and bool(self.rule.over(self.now - self.begun))
         return record
 
+    @property
+    def search(self) -> type[Latent]:
+        """What does the steps that seek codes."""
+        return TwoPlayers if self.game else Latent
+
     def _make_stepper(self, optimizer: torch.optim.Adam) -> Eager:
         if self.latent:
-            return (TwoPlayers if self.game else Latent)(self, optimizer)
+            return self.search(self, optimizer)
         return make_stepper(self, optimizer, self.mask, self.kernel)
 
     @torch.no_grad()
@@ -213,6 +220,18 @@ class Restoration(Stepped):
     def mean(self, metric: Callable, pictures: Sequence[Tensor]) -> Tensor:
         """Return the mean of a metric over the pictures."""
         return torch.stack([metric(p, x) for p, x in zip(self.problems, pictures, strict=True)]).mean()
+
+    def estimate(self, densities: Sequence[float]) -> tuple[list[float], str | None]:
+        return seconds_of_rounds(self, densities)
+
+    def told(self, record: dict) -> str:
+        return f"loss {record['loss']:.2e}" + (f" {record['psnr']:.2f} dB" if record["psnr"] == record["psnr"] else "")
+
+    def told_round(self) -> str:
+        s = self.summary()
+        known = s["psnr_final"] == s["psnr_final"]
+        return f"loss {s['loss']:.3e}" + (f", PSNR peak {s['psnr_peak']:.2f} picked {s['psnr_picked']:.2f} final "
+                                          f"{s['psnr_final']:.2f} dB" if known else "")
 
     def _keep(self, kind: str, pictures: Sequence[Tensor], where: Tensor) -> None:
         for i, x in enumerate(pictures):

@@ -18,6 +18,7 @@ class Stepped(pl.LightningModule):
     """
 
     recorded: Sequence[str] = ()        # names of what a record holds besides its step
+    shorter = "fit.steps="              # options that make a fit take less time
 
     def __init__(self, steps: int, log_every: int, steps_per_batch: int):
         super().__init__()
@@ -33,6 +34,19 @@ class Stepped(pl.LightningModule):
 
     def fit_step(self) -> Tensor | None:
         """Do one optimisation step and count it; returns the recorded numbers of the step if it is one to record."""
+        raise NotImplementedError
+
+    def estimate(self, densities: Sequence[float]) -> tuple[list[float], str | None]:
+        """Return the time in seconds of a step in each round, by its density, and why it is not less, if that is known.
+        """
+        raise NotImplementedError
+
+    def told(self, record: dict) -> str:
+        """Return a record in a few words, for a progress bar."""
+        raise NotImplementedError
+
+    def told_round(self) -> str:
+        """Return what a round has come to, in a line."""
         raise NotImplementedError
 
     def settle(self) -> None:

@@ -87,7 +87,7 @@ def build(shapes: Sequence[tuple[int, int, int]], *, weights: str | None = "face
         made = load(weights, average)
     r = made.generator.resolution
     if sides != {(r, r)} or outputs != made.generator.outputs:
-        other = next((s for s in shapes if s != (made.generator.outputs, r, r)))
+        other = next(s for s in shapes if s != (made.generator.outputs, r, r))
         raise InputError(f"prior.weights={weights} makes pictures of {r}x{r} pixels and {made.generator.outputs} "
                          f"channels, this one has {other[2]}x{other[1]} and {other[0]}; use image.size={r}"
                          + (" and a colour picture" if other[0] < made.generator.outputs else ""))
