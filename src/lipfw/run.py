@@ -19,7 +19,7 @@ from rich.console import Console
 from lipfw import __version__
 from lipfw.batch import Side, side_by_side
 from lipfw.cores import claim
-from lipfw.errors import choice, number, whole
+from lipfw.errors import InputError, choice, number, whole
 from lipfw.files import alone, read_jsonl, sweep_parts, write_atomic, write_json, write_text
 from lipfw.fit.checkpoint import Checkpoint, usable
 from lipfw.fit.evaluation import psnr, ssim
@@ -31,6 +31,7 @@ from lipfw.fit.stepping import check_kernel
 from lipfw.fit.stopping import last_before_rises
 from lipfw.fit.trainer import device_name, make_trainer
 from lipfw.folder import group_digest, label_parts, members, run_folder
+from lipfw.image.dataset import Dataset
 from lipfw.image.picture import Picture, check_pixels
 from lipfw.image.read import read
 from lipfw.image.write import sheet
@@ -107,6 +108,9 @@ def _build(cfg: DictConfig, fits: int) -> tuple[list[Picture], list[Problem], Re
     check_kernel(cfg.fit.kernel, device)
     number("trainer.checkpoint_seconds", cfg.trainer.checkpoint_seconds, 0, math.inf)
     pictures = instantiate(cfg.image)
+    if isinstance(pictures, Dataset):
+        raise InputError(f"{pictures.name} is a data set to train a network on, not a picture to restore; use e.g. "
+                         "image=face or image=folder")
     task = instantiate(cfg.task)
     problems = [task(p) for p in pictures]
     for p in problems:      # super-resolution makes pictures larger than the file
