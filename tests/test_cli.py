@@ -127,6 +127,7 @@ MISTAKES = [
     (["pruner=imp", "+pruner.depth=1"], "pruner.depth is no option"),
     (["pruner=imp", "pruner.rate=20"], "did you mean 0.2?"), (["task=superres", "task.factor=1"], "at least 2, got 1"),
     (["task.sigma=-5"], "task.sigma must be a number in [0, 255], got -5"),
+    (["image=lfw"], "lfw is a data set to train a network on, not a picture to restore"),
     (["image=file"], "image.path must be given"),
     (["image=file", "image.path=nowhere.png"], "nowhere.png does not exist"),
     (["image=file", "image.path=text.png"], "text.png"), (["image=file", "image.path=empty.png"], "empty.png"),

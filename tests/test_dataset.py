@@ -105,7 +105,7 @@ def test_colour_and_grey(tmp_path, channels):
     assert (data[0].numpy() == grey[..., 0]).all()
     for found, a in ((data[1], colour), (data[2], clear[..., :3])):
         expected = a if channels == 3 else np.asarray(Image.fromarray(a).convert("L"))[..., None]
-        assert abs(found.permute(1, 2, 0).numpy().astype(int) - expected).max() <= channels == 1
+        assert abs(found.permute(1, 2, 0).numpy().astype(int) - expected).max() <= (channels == 1)
 
 
 def test_sixteen_bits_become_eight(tmp_path):

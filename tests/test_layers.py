@@ -6,8 +6,8 @@ import lipfw
 
 ROOT = Path(lipfw.__file__).parent
 BASE = {"streams", "problem", "mask", "ticket", "measures", "files", "errors", "listing"}
-TOP = {"run", "batch", "job", "restoring", "training", "records", "recorder", "summary", "tracking", "api", "report", "tickets",
-       "terminal"}
+TOP = {"run", "batch", "job", "restoring", "training", "records", "recorder", "summary", "tracking", "api", "report",
+       "tickets", "terminal"}
 PARTS = {"image", "task", "prior", "pruner", "kernel", "fit", "folder", "gan"}
 HOST = {"cores", "malloc"}      # what a program may do to its process and a library may not
 ALLOWED = {     # layer -> the lipfw modules it may import, besides itself
@@ -22,9 +22,10 @@ ALLOWED = {     # layer -> the lipfw modules it may import, besides itself
     "cli": {"argv", "cores", "errors", "folder", "run"}, "__main__": {"cli"}, "__init__": set(),
 }
 LIBRARIES = {   # library -> the layers that may import it
-    "hydra": {"run", "tracking", "cli"}, "omegaconf": {"run", "job", "restoring", "training", "tracking", "cli", "folder", "report"},
-    "pytorch_lightning": {"fit", "run", "job", "records", "recorder", "tracking", "api"}, "torchmetrics": {"fit"},
-    "wandb": set(), "rich": {"fit", "run", "batch", "summary", "report", "tickets", "terminal"}, "skimage": {"image"},
+    "hydra": {"run", "restoring", "training", "tracking", "cli"},
+    "omegaconf": {"run", "restoring", "training", "tracking", "cli", "folder", "report"},
+    "pytorch_lightning": {"fit", "run", "job", "records", "recorder", "training", "tracking", "api"}, "torchmetrics": {"fit"},
+    "wandb": set(), "rich": {"fit", "run", "job", "restoring", "training", "batch", "summary", "report", "tickets", "terminal"}, "skimage": {"image"},
     "PIL": {"image", "task"},
 }
 

@@ -12,7 +12,7 @@ from lipfw.pruner.random import Random, uniform
 from lipfw.pruner.random_layerwise import RandomLayerwise
 from lipfw.pruner.random_like import RandomLike
 from lipfw.pruner.ticket import Replay
-from lipfw.ticket import Ticket
+from lipfw.ticket import INITIAL, Ticket, save_state
 
 
 def layers(*sizes):
@@ -181,7 +181,7 @@ def tickets(tmp_path):
     folder = tmp_path / "run" / "tickets"
     folder.mkdir(parents=True)
     found = network(1)
-    initial = save_initial(folder, found.state_dict())
+    initial = save_state(folder / INITIAL, found.state_dict())
     scores = {n: w.abs() for n, w in prunable(found).items()}
     for r, count in enumerate((Mask.ones(found).total, 801, 333)):
         Ticket(keep_top(scores, count), {"initial": initial, "architecture": "the 6-channel one", "run": "found"}).save(

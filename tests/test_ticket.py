@@ -17,7 +17,7 @@ from lipfw.errors import InputError
 from lipfw.listing import tickets_in
 from lipfw.mask import Mask, keep_top, prunable
 from lipfw.prior.skip import Skip
-from lipfw.ticket import INITIAL, Ticket, checksum
+from lipfw.ticket import INITIAL, Ticket, checksum, save_state
 
 ABOUT = {"architecture": '{"network": "skip"}', "round": "3", "pruner": "σ", "seed": "0", "initial": "abc", "image": ""}
 SHAPES = {"up.weight": (5, 3, 3, 3), "down.weight": (1,), "head.weight": (7,), "even.weight": (2, 4, 1, 1)}
@@ -195,7 +195,8 @@ def state(seed=0):
 
 def test_initial_weights_come_back_bit_for_bit(tmp_path):
     given = state() | {"turned": torch.arange(6.0).reshape(2, 3).T, "tiny": torch.tensor(-0.0)}
-    found = Ticket(masked(), {"initial": save_state(tmp_path / INITIAL, given)}).initial(tmp_path / "round_00.safetensors")
+    ticket = Ticket(masked(), {"initial": save_state(tmp_path / INITIAL, given)})
+    found = ticket.initial(tmp_path / "round_00.safetensors")
     assert found.keys() == given.keys()
     for name, value in given.items():
         assert found[name].dtype == value.dtype and torch.equal(found[name], value)

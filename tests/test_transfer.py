@@ -43,7 +43,8 @@ def test_a_ticket_fits_a_network_of_other_output_channels(build, found, here, in
     source = network(build, found, 1)
     mask = Mask({n: torch.rand(w.shape, generator=torch.Generator().manual_seed(3)) < 0.4
                  for n, w in prunable(source).items()})
-    Ticket(mask, {"initial": save_state(tmp_path / INITIAL, source.state_dict())}).save(tmp_path / "round_00.safetensors")
+    initial = save_state(tmp_path / INITIAL, source.state_dict())
+    Ticket(mask, {"initial": initial}).save(tmp_path / "round_00.safetensors")
     target, own = network(build, here, 2), network(build, here, 2)
     pruner = Replay(str(tmp_path), init)
     pruner.prepare(target)

@@ -44,7 +44,7 @@ def options(cfg: DictConfig) -> dict:
 
 
 def identity(cfg: DictConfig) -> dict:
-    """Return `options` with each file that they name (a picture, a mask, tickets, weights) replaced by a hash of its content.
+    """Return `options` with each file that they name (a picture, a mask, tickets, weights) replaced by its hash.
 
     So the same command on a changed picture is another run, and a copy of the picture elsewhere is the same.
     """

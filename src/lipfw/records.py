@@ -1,4 +1,4 @@
-"""What every run writes while it goes: a line per recorded step, a line and a ticket per round, the same to the logger."""
+"""What every run writes while it goes: a line per recorded step, a line and a ticket per round; also to the logger."""
 import math
 import time
 from collections.abc import Mapping

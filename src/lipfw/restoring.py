@@ -32,8 +32,8 @@ class Restoring(Job):
     def __init__(self, cfg: DictConfig, task: Callable[[Picture], Problem], pictures: list[Picture], device: str,
                  fits: int):
         if not isinstance(pictures, list):
-            raise InputError(f"image={pictures.name} is a data set to train on, and task={_module(cfg.task)} restores "
-                             "pictures; use image=face or another source of pictures")
+            raise InputError(f"{pictures.name} is a data set to train a network on, not a picture to restore; use e.g. "
+                             "image=face or image=folder")
         self.pictures, self.problems = pictures, [task(p) for p in pictures]
         for p in self.problems:      # super-resolution makes pictures larger than the file
             check_pixels(f"the restored {p.name}", p.shape[2], p.shape[1], cfg.image.max_pixels)
@@ -52,7 +52,7 @@ class Restoring(Job):
         return Recorder(folder, self.pruning, self.pictures, about)
 
     def finish(self, folder: Path, recorder: Recorder, rounds: list[dict], best: int) -> dict:
-        """Write restored.png and compare.png of the best round; return scores of the measurement and the oracle's round.
+        """Write restored.png and compare.png of the best round; return the measurement's scores and the oracle's round.
         """
         known = [r for r in rounds if r["psnr_picked"] is not None]
         degraded = []
@@ -71,10 +71,6 @@ class Restoring(Job):
 
     def closing(self, folder: Path, result: dict) -> str:
         return closing(folder, result)
-
-
-def _module(node: DictConfig) -> str:
-    return str(node._target_).split(".")[-2]
 
 
 def _finite(value: float) -> float | None:

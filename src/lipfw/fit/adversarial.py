@@ -11,7 +11,7 @@ from lipfw.errors import InputError, choice, flag, number, whole
 from lipfw.fit.restoration import PRECISIONS
 from lipfw.fit.stepped import Stepped
 from lipfw.gan.network import enlarged
-from lipfw.gan.quality import sliced_wasserstein
+from lipfw.gan.quality import PATCH, sliced_wasserstein
 from lipfw.mask import Mask
 from lipfw.prior.prior import Prior
 from lipfw.streams import stream
@@ -181,6 +181,8 @@ class Adversarial(Stepped):
 
     def judge(self, scale: int, fade: float = 0.0) -> None:
         """Take the sliced Wasserstein distance between made and real pictures, at a scale."""
+        if 4 * 2 ** scale < PATCH:      # too small for the distance's patches
+            return
         count = min(_JUDGED, len(self.pixels))
         order = torch.randperm(len(self.pixels), generator=stream(self.seed, "judged"))[:count]
         real = at_scale(self.pixels[order.to(self.device)], scale, fade)

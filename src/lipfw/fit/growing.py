@@ -27,16 +27,17 @@ class Growing(Adversarial):
     def __init__(self, pixels: Tensor, prior: Prior, *, fade: int | Sequence[int] = 600_000,
                  stable: int | Sequence[int] = 600_000, lr: float = 1e-3, batch: int = 16,
                  generator_batch: int | None = None, penalty: float = 10.0, penalised: int | None = None,
-                 drift: float = 1e-3, smoothing: float = 0.999, mirror: bool = True, judge_every: int = 1000, seed: int = 0,
-                 log_every: int = 10, steps_per_batch: int = 10, precision: int | str = 32):
+                 drift: float = 1e-3, smoothing: float = 0.999, mirror: bool = True, judge_every: int = 1000,
+                 seed: int = 0, log_every: int = 10, steps_per_batch: int = 10, precision: int | str = 32):
         scales = len(prior.network.channels)
         whole("fit.batch", batch, least=1)
         self.phases = phases(per_scale("fit.fade", fade, scales), per_scale("fit.stable", stable, scales), batch)
         if not self.phases:
             raise InputError("fit.fade and fit.stable are 0 for all scales; give them pictures to train on")
         super().__init__(pixels, prior, steps=self.phases[-1].last, lr=lr, batch=batch, generator_batch=generator_batch,
-                         penalty=penalty, penalised=penalised, drift=drift, smoothing=smoothing, mirror=mirror, judge_every=judge_every,
-                         seed=seed, log_every=log_every, steps_per_batch=steps_per_batch, precision=precision)
+                         penalty=penalty, penalised=penalised, drift=drift, smoothing=smoothing, mirror=mirror,
+                         judge_every=judge_every, seed=seed, log_every=log_every, steps_per_batch=steps_per_batch,
+                         precision=precision)
 
     def where(self, step: int) -> tuple[int, float]:
         phase = next(p for p in self.phases if step < p.last)

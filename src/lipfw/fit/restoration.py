@@ -34,9 +34,9 @@ class Restoration(Stepped):
     an oracle), `picked` and `final`. What is picked is said by a rule that looks at the raw outputs and at no clean
     picture: `pick` is wmv or emv, and emv gives its own average of the outputs. With `stop` the rule ends the round
     once its pick stands, at the next recorded step; the rule that stops is the one that picks.
-    A prior whose code is sought (`prior.fits` is "code") has its codes fitted instead of its weights, all pictures in one
-    batch, from `restarts` starts each, of which the one with the smallest loss counts at each step. Its range leaves
-    little room for noise, so that the last step is what is picked there, unless `pick` says otherwise.
+    A prior whose code is sought (`prior.fits` is "code") has its codes fitted instead of its weights, all pictures in
+    one batch, from `restarts` starts each, of which the one with the smallest loss counts at each step. Its range
+    leaves little room for noise, so that the last step is what is picked there, unless `pick` says otherwise.
     `objective` is what is made small of the residual A(f) - y: "ls" its square; "fourth" its fourth power, which the
     published inpainting script minimises by a slip; "mom", for codes alone, plays the median-of-means game over buckets
     of `bucket` measurements (`latent.TwoPlayers`).
@@ -83,7 +83,8 @@ class Restoration(Stepped):
         self.register_buffer("begun", torch.tensor(0))                      # the step that the round began after
         self.latent = prior.fits == "code"
         self._prepare_search(objective, restarts, bucket)
-        self.rule = make_rule(rules[0] if rules else "last" if self.latent else "wmv", [p.shape for p in problems], window, patience)
+        rule = rules[0] if rules else "last" if self.latent else "wmv"
+        self.rule = make_rule(rule, [p.shape for p in problems], window, patience)
         self.mask: Mask | None = None                       # None: dense
         self.stepper: Eager | None = None                   # made when a step is due
 
@@ -94,11 +95,11 @@ class Restoration(Stepped):
         self.bucket = whole("fit.bucket", bucket, least=1)
         if not self.latent:
             if game:
-                raise InputError("fit.objective=mom plays two codes of a generator against each other, and this prior's "
-                                 "weights are fitted; use fit.objective=ls, or prior=pggan")
+                raise InputError("fit.objective=mom plays two codes of a generator against each other, and this "
+                                 "prior's weights are fitted; use fit.objective=ls, or prior=pggan")
             if restarts > 1:
-                raise InputError(f"fit.restarts={restarts} starts the search for a code several times, and this prior's "
-                                 "weights are fitted; use fit.restarts=1, and several seeds")
+                raise InputError(f"fit.restarts={restarts} starts the search for a code several times, and this "
+                                 "prior's weights are fitted; use fit.restarts=1, and several seeds")
         else:
             self.prior.draw(restarts, opponents=game)
         for p in self.problems if game else ():
@@ -283,7 +284,7 @@ class Restoration(Stepped):
         return [getattr(self, f"{'average' if kind == 'final' else kind}{i}") for i in range(len(self.problems))]
 
     def summary(self) -> dict:
-        """Return the round's numbers: loss (mean of its last 100 steps), PSNR in dB, SSIM, MSE and steps of each picture.
+        """Return the round's numbers: loss (mean of its last 100 steps), PSNR in dB, SSIM, MSE and steps.
 
         Means over the pictures; NaN where no clean picture is known. With several pictures, `images` has each one's.
         """

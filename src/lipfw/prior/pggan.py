@@ -14,7 +14,7 @@ NETWORK = Generator     # what `rebuild` makes of an architecture's arguments
 
 
 class PGGAN(Prior):
-    """f(z; theta) = (G(z) + 1) / 2, about in [0, 1] and not clipped, theta fixed: z ~ N(0, I) of each picture is sought.
+    """f(z; theta) = (G(z) + 1) / 2, about in [0, 1] and not clipped; theta is fixed, z ~ N(0, I) of each picture sought.
 
     `codes` is (restarts, pictures, latent): so many starts from which each picture is sought, in one batch. For fits
     that play two codes against each other, `opponents` are as many. The network is frozen; training one thaws it.
@@ -69,7 +69,7 @@ class PGGAN(Prior):
 
 def build(shapes: Sequence[tuple[int, int, int]], *, weights: str | None = "faces32", average: bool = False,
           channels: Sequence[int] | None = None, latent: int = 512, seed: int = 0) -> PGGAN:
-    """Return the prior of a pre-trained generator for pictures of these (C, H, W) shapes, with its critic if there is one.
+    """Return the prior of a pre-trained generator, for pictures of these (C, H, W) shapes.
 
     `weights` names a generator that ships with the package or is published, or the file of one (`gan.weights.load`).
     None: a network to be trained, of `channels` at 4, 8, 16 ... pixels (None: as published) and codes of `latent`
