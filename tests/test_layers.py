@@ -24,8 +24,9 @@ ALLOWED = {     # layer -> the lipfw modules it may import, besides itself
 LIBRARIES = {   # library -> the layers that may import it
     "hydra": {"run", "restoring", "training", "tracking", "cli"},
     "omegaconf": {"run", "restoring", "training", "tracking", "cli", "folder", "report"},
-    "pytorch_lightning": {"fit", "run", "job", "records", "recorder", "training", "tracking", "api"}, "torchmetrics": {"fit"},
-    "wandb": set(), "rich": {"fit", "run", "job", "restoring", "training", "batch", "summary", "report", "tickets", "terminal"}, "skimage": {"image"},
+    "pytorch_lightning": {"fit", "run", "job", "records", "recorder", "training", "tracking", "api"},
+    "torchmetrics": {"fit"}, "wandb": set(), "skimage": {"image"},
+    "rich": {"fit", "run", "job", "restoring", "training", "batch", "summary", "report", "tickets", "terminal"},
     "PIL": {"image", "task"},
 }
 

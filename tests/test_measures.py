@@ -349,7 +349,7 @@ def test_the_smallest_size_is_used(monkeypatch):
 
 @pytest.mark.parametrize("network, mask, words", [
     (Skip(**SMALL), Mask.ones(Skip(**SMALL | {"channels": 6})), "encoders.0.down.0.weight is"),
-    (nn.Sequential(nn.Conv2d(1, 1, 1), nn.Linear(4, 4)), None, "can't tell which channels a Linear joins"),
+    (nn.Sequential(nn.Conv2d(1, 1, 1), nn.PReLU()), None, "can't tell which channels a PReLU joins"),
     (nn.Sequential(nn.Conv2d(1, 1, 1), nn.Sigmoid()), None, "makes a signal of a code of zeros"),
 ])
 def test_what_cannot_be_told_is_refused(network, mask, words):

@@ -140,6 +140,8 @@ def _config_mistake(error: Exception, chain: list[BaseException]) -> str | None:
         return _unknown(f"{m[2]}.{m[1]}")
     if m := re.search(r"Missing mandatory value.*full_key: ([\w.]+)", text, re.DOTALL):
         return f"{m[1]} must be given: {m[1]}=..."
+    if m := re.search(r"Interpolation key 'protocol\.\w+' not found.*full_key: (\w+)", text, re.DOTALL):
+        return f"this {m[1]}= and this task= do not go together; leave {m[1]}= out, and the task's own is taken"
     if isinstance(error, OverrideParseException):
         return " ".join(str(error).split("\n")[0].split()) + "; options are written name=value"
     if isinstance(error, InstantiationException) and "Error locating target" not in text:

@@ -25,6 +25,12 @@ def prunable(network: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in network.named_parameters() if id(p) in weights}
 
 
+def gains(network: nn.Module) -> dict[str, float]:
+    """Return what the layer of each prunable weight multiplies it by: its `gain` in an equalised layer, else 1."""
+    by_weight = {id(m.weight): float(getattr(m, "gain", 1.0)) for m in network.modules() if isinstance(m, _PRUNABLE)}
+    return {name: by_weight[id(p)] for name, p in prunable(network).items()}
+
+
 class Mask(Mapping[str, Tensor]):
     """Boolean tensors by parameter name, True where the weight is kept. Checked once, never changed."""
 

@@ -124,6 +124,8 @@ def dead_channels(network: nn.Module, mask: Mask, shape: Sequence[int]) -> dict[
     the network takes, in powers of two up to them. The network is left as it is, whatever its device, mode or weights
     (on torch's meta device it may have none).
 
+    Linear layers are never pruned and join everything.
+
     Raises ValueError for a mask that does not fit, for modules with parameters of other kinds, and for networks that
     make a signal of a code of zeros (by a sigmoid inside, for example): there a signal would be no sign of a path.
     Addition, concatenation, pooling, and activations that take 0 to 0 and keep positive numbers positive are fine.
@@ -186,6 +188,9 @@ def _bare(network: nn.Module, mask: Mask) -> tuple[nn.Module, dict[str, Tensor]]
             module.weight, module.bias = weights[name], None
             seen = alive.setdefault(name, torch.zeros(module.out_channels, dtype=torch.bool))
             module.register_forward_hook(lambda _, args, output, seen=seen: _Signal.apply(output, seen))
+        elif isinstance(module, nn.Linear):     # never pruned: it joins everything
+            module.weight = nn.Parameter(torch.ones(module.weight.shape, dtype=torch.float64), requires_grad=False)
+            module.bias = None
         elif next(module.parameters(recurse=False), None) is not None:
             raise ValueError(f"can't tell which channels a {type(module).__name__} joins")
     return bare, alive

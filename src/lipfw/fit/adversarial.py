@@ -27,9 +27,9 @@ class Adversarial(Stepped):
 
     A step trains D on a batch, with the penalty `penalty` * mean (|grad D(x')| - 1)^2 at one point x' between each real
     and made picture (Gulrajani et al., 2017), or those of the first `penalised` pairs alone, which takes less time, and
-    the drift term `drift` * mean D(x)^2; then G on `generator_batch` new codes. The generator that counts is the running average of G's weights, G' <- s G' + (1 - s) G with s = `smoothing`
-    (0: G itself). With `precision` bf16 both networks compute in bfloat16, the penalty, optimisers and averages in 32
-    bits.
+    the drift term `drift` * mean D(x)^2; then G on `generator_batch` new codes. The generator that counts is the
+    running average of G's weights, G' <- s G' + (1 - s) G with s = `smoothing` (0: G itself). With `precision` bf16
+    both networks compute in bfloat16, the penalty, optimisers and averages in 32 bits.
 
     Every random draw is a function of (seed, step), so that a resumed training goes on to the same result.
     Every `judge_every` steps and at the end of a round the average generator is judged by its sliced Wasserstein

@@ -80,6 +80,8 @@ class Generator(nn.Module):
     much of the picture still comes from the scale below, by nearest-neighbour enlargement.
     """
 
+    code_sides = 0      # its code has channels alone, no height and width
+
     def __init__(self, channels: Sequence[int] = PUBLISHED[:7], latent: int = 512, outputs: int = 3):
         super().__init__()
         self.channels, self.latent, self.outputs = tuple(channels), latent, outputs

@@ -14,7 +14,7 @@ NETWORK = Generator     # what `rebuild` makes of an architecture's arguments
 
 
 class PGGAN(Prior):
-    """f(z; theta) = (G(z) + 1) / 2, about in [0, 1] and not clipped; theta is fixed, z ~ N(0, I) of each picture sought.
+    """f(z; theta) = (G(z) + 1) / 2, about in [0, 1] and not clipped: theta is fixed, the z of each picture sought.
 
     `codes` is (restarts, pictures, latent): so many starts from which each picture is sought, in one batch. For fits
     that play two codes against each other, `opponents` are as many. The network is frozen; training one thaws it.

@@ -69,7 +69,8 @@ def _structure(ticket: Ticket) -> tuple[nn.Module, dict[str, Tensor]]:
     """Return a ticket's network, without weights, and its dead channels; InputError if its network is not known."""
     network = _network(ticket.about.get("architecture", ""))
     try:
-        return network, dead_channels(network, ticket.mask, (network.code_channels, _LARGEST, _LARGEST))
+        sides = [_LARGEST] * getattr(network, "code_sides", 2)
+        return network, dead_channels(network, ticket.mask, (network.code_channels, *sides))
     except (AttributeError, ValueError, RuntimeError) as e:
         raise InputError(str(e).split("\n")[0]) from None
 
