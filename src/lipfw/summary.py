@@ -23,9 +23,12 @@ def panels(problem: Problem, view: Tensor, restored: Tensor, view_psnr: float) -
 def rounds_table(result: dict) -> Table:
     """Return the rounds as a table; a star marks the ticket that was chosen without the clean picture."""
     known = result["rounds"][0]["psnr_final"] is not None
+    generated = known and result["config"]["prior"]["_target_"].startswith("lipfw.prior.pggan.")
     columns = ["round", "sparsity", "params", "loss"] + (["peak", "picked", "final", "SSIM"] if known else [])
+    columns += ["MSE"] if generated else []
     table = Table(*columns, "step", "time", box=None, pad_edge=False, caption_justify="left", caption=(
         "PSNR in dB: best step (peak, an oracle), picked without the clean picture, last; SSIM and step of the picked"
+        + "; MSE: its mean squared error in [-1, 1]" * generated
         if known else "step: the one picked, of those done where the rule stopped the fit"))
     for column in table.columns:
         column.justify = "right"
@@ -35,6 +38,7 @@ def rounds_table(result: dict) -> Table:
         if known:
             cells += [f"{r[f'psnr_{k}']:.2f}" for k in ("peak", "picked", "final")]
             cells += [f"{r['ssim_picked']:.3f}" if r["ssim_picked"] is not None else "-"]
+        cells += [f"{r['mse_picked']:.4f}"] if generated else []
         stopped = r["step_last"] < result["config"]["fit"]["steps"]
         table.add_row(*cells, f"{r['step_picked']}" + f" of {r['step_last']}" * stopped, spoken(r["seconds"]))
     return table

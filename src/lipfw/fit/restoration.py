@@ -101,6 +101,7 @@ class Restoration(Stepped):
                 raise InputError(f"fit.restarts={restarts} starts the search for a code several times, and this "
                                  "prior's weights are fitted; use fit.restarts=1, and several seeds")
         else:
+            self.prior.critic = None        # of no use here, and as large as the network
             self.prior.draw(restarts, opponents=game)
         for p in self.problems if game else ():
             buckets(p.measurement[0].numel(), bucket)       # refuses too few
