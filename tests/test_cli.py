@@ -241,9 +241,9 @@ def test_a_folder_that_can_not_be_written(tmp_path):
 def test_a_full_disk(tmp_path):
     """A writer that finds no room: one line is told, the run is not called done, and goes on once there is room."""
     code = ("import lipfw.files as f, pathlib, shutil, sys\n"
-            "import lipfw.run, lipfw.recorder\n"
+            "import lipfw.run, lipfw.records\n"
             "def full(*a): raise OSError(28, 'No space left on device', 'rounds.jsonl')\n"
-            "lipfw.recorder.write_jsonl = full\n"
+            "lipfw.records.write_jsonl = full\n"
             "sys.argv = ['lipfw', *sys.argv[1:]]\n"
             "from lipfw.cli import main; main()")
     done = subprocess.run([sys.executable, "-c", code, *TINY], cwd=tmp_path, capture_output=True, text=True,

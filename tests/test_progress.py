@@ -52,7 +52,7 @@ def test_the_estimate_knows_what_is_done(make, tmp_path):
 
 
 def test_long_runs_name_the_options_that_shorten_them(make, tmp_path, monkeypatch):
-    monkeypatch.setattr("lipfw.fit.progress.seconds_of_rounds", lambda module, d: ([500.0] * len(d), None))
+    monkeypatch.setattr("lipfw.fit.restoration.seconds_of_rounds", lambda module, d: ([500.0] * len(d), None))
     out = io.StringIO()
     fit(make(), Console(file=out, width=80), tmp_path)
     assert "about 3 h 20 min" in out.getvalue() and "image.size=" in out.getvalue()
@@ -91,7 +91,7 @@ def test_the_reason_for_slow_steps_is_told_once(make, tmp_path, monkeypatch):
 
 def test_the_estimate_counts_the_remaining_steps(make, tmp_path, monkeypatch):
     """Taken up in a round of the steps 901 to 1000, at 951: those before 901 are not of it."""
-    monkeypatch.setattr("lipfw.fit.progress.seconds_of_rounds", lambda module, d: ([60.0] * len(d), None))
+    monkeypatch.setattr("lipfw.fit.restoration.seconds_of_rounds", lambda module, d: ([60.0] * len(d), None))
     out = io.StringIO()
     pruning = IterativePruning(IMP(rounds=1, rewind_step=900, retrain="remaining"))
     module = make(steps=1000)

@@ -54,7 +54,7 @@ class Training(Job):
         return [] if self.critic is None else [self.critic]     # it scores before the rounds rewind both networks
 
     def recorder(self, folder: Path, about: dict[str, str]) -> Records:
-        return SampleRecorder(folder, self.pruning, about, self.task.save_trained)
+        return SampleRecorder(folder, self.pruning, about, self.task.save_trained, self.task.half)
 
     def finish(self, folder: Path, recorder: Records, rounds: list[dict], best: int) -> dict:
         """Copy the best round's samples and, of a training without pruning, write its generator."""
@@ -88,9 +88,10 @@ class SampleRecorder(Records):
 
     reported = ("loss", "swd")
 
-    def __init__(self, folder: Path, pruning: IterativePruning, about: Mapping[str, str], save_trained: bool):
+    def __init__(self, folder: Path, pruning: IterativePruning, about: Mapping[str, str], save_trained: bool,
+                 half: bool):
         super().__init__(folder, pruning, about)
-        self.save_trained = save_trained
+        self.save_trained, self.half = save_trained, half
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
         super().on_train_batch_end(trainer, module, outputs, batch, batch_idx)
@@ -105,7 +106,7 @@ class SampleRecorder(Records):
         (self.folder / "samples").mkdir(exist_ok=True)
         write_png(self.folder / f"samples/round_{round_:02d}.png", grid(module.samples()))
         if not self.prunes:
-            save(self.folder / "generator.safetensors", module.average, module.critic, about=self.about)
+            save(self.folder / "generator.safetensors", module.average, module.critic, about=self.about, half=self.half)
 
     def trained(self, module: Adversarial) -> Mapping[str, Tensor] | None:
         return module.average.state_dict() if self.save_trained else None

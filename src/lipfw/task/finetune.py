@@ -13,6 +13,7 @@ class Finetune:
     """
 
     trains = True
+    half = False
 
     def __init__(self, fraction: float = 0.4, prune_critic: bool = False, save_trained: bool = False):
         self.fraction = number("task.fraction", fraction, 0, 1, open_low=True)
