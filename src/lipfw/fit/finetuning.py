@@ -14,7 +14,7 @@ class FineTuning(Adversarial):
 
     def __init__(self, pixels: Tensor, prior: Prior, *, epochs: int = 30, lr: float = 2e-4, batch: int = 64,
                  generator_batch: int | None = None, penalty: float = 10.0, penalised: int | None = None,
-                 drift: float = 1e-3, smoothing: float = 0.999, mirror: bool = False, judge_every: int = 1000,
+                 drift: float = 1e-3, smoothing: float = 0.0, mirror: bool = False, judge_every: int = 1000,
                  seed: int = 0, log_every: int = 10, steps_per_batch: int = 10, precision: int | str = 32):
         whole("fit.batch", batch, least=1)
         steps = whole("fit.epochs", epochs, least=1) * -(-len(pixels) // batch)
