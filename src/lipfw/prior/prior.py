@@ -86,7 +86,7 @@ class Prior(nn.Module):
             return self.network(code)
         with torch.autocast(code.device.type, torch.bfloat16):
             # channels last suits bfloat16 convolutions; the code is made contiguous, where noise is drawn fast
-            made = self.network(code.contiguous(memory_format=torch.channels_last))
+            made = self.network(code.contiguous(memory_format=torch.channels_last) if code.dim() == 4 else code)
         return made.float().contiguous()    # a sigmoid of bfloat16 would give pictures of 8 bits
 
     def unknowns(self) -> list[nn.Parameter]:
