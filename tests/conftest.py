@@ -13,6 +13,8 @@ import torch  # noqa: E402
 
 from lipfw.fit.restoration import Restoration  # noqa: E402
 from lipfw.fit.rounds import IterativePruning  # noqa: E402
+from lipfw.gan.network import Critic, Generator  # noqa: E402
+from lipfw.gan.weights import save  # noqa: E402
 from lipfw.image.picture import Picture  # noqa: E402
 from lipfw.prior.skip import build  # noqa: E402
 from lipfw.task.denoise import Denoise  # noqa: E402
@@ -36,6 +38,26 @@ def make(picture):
         options = {"log_every": 3, "steps_per_batch": 5, "window": 4, "kernel": "dense", **options}
         return Restoration(problems, prior, steps=steps, **options)
     return make
+
+
+def tiny_generator(seed=0, channels=(8, 8, 4), latent=6) -> Generator:
+    """Return a generator of 16 pixels with random weights, whose pictures lie in [-1, 1] but for a few values."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        g = Generator(channels, latent)
+    with torch.no_grad():
+        g.to_rgb_layers[-1].weight.mul_(0.25)
+    return g
+
+
+@pytest.fixture(scope="session")
+def generator_file(tmp_path_factory):
+    """The file of a tiny generator with its critic."""
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        save(path, tiny_generator(), Critic((8, 8, 4)))
+    return path
 
 
 @pytest.fixture

@@ -45,12 +45,15 @@ def restore(picture: str | Path | np.ndarray, task: Callable[[Picture], Problem]
             prior: Callable[..., Prior] = skip.build, pruner: Pruner | None = None, steps: int = 3000,
             smoothing: float = 0.99, seed: int = 0, device: str = "auto", fit: Mapping | None = None,
             **prior_options) -> Restored:
-    """Restore one degraded picture by fitting an untrained network to it; no clean picture is needed or used.
+    """Restore one degraded picture by fitting an untrained network to it, or by seeking a generator's code of it.
+
+    No clean picture is needed or used.
 
     `picture` is a path, or an array (H, W) or (H, W, 3 or 4) of uint8, uint16 or floats in [0, 1]. `task` says what
     happened to it (default: noise; `Inpaint(mask=...)`, `SuperRes(factor=4)`); `prior_options` go to the prior, e.g.
-    channels=32; `pruner=Replay("tickets/round_07.safetensors")` fits that ticket; `fit` holds further options of
-    `Restoration`. Raises InputError for a picture or options that can't be used.
+    channels=32, or weights="faces32" with `prior=pggan.build`; `pruner=Replay("tickets/round_07.safetensors")` fits
+    that ticket; `fit` holds further options of `Restoration`. Raises InputError for a picture or options that can't be
+    used.
 
     >>> restored = restore("noisy.png", steps=2000)        # doctest: +SKIP
     >>> restored.save("restored.png")                      # doctest: +SKIP
@@ -68,7 +71,7 @@ def restore(picture: str | Path | np.ndarray, task: Callable[[Picture], Problem]
     pruning = IterativePruning(pruner or Dense())
     pruning.prepare(module)
     make_trainer(pruning.rounds, [pruning], device).fit(module)
-    pixels = module.pictures("picked")[0].cpu()
+    pixels = module.pictures("picked")[0].cpu().clamp(0, 1)     # a generator's reach a little further
     alpha = alpha_like(picture, pixels.shape)
     return Restored(pixels[0].permute(1, 2, 0).squeeze(-1).numpy(), None if alpha is None else alpha[0, 0].numpy(),
                     module.summary()["step_picked"], picture.bits)

@@ -38,12 +38,17 @@ class Restoring(Job):
         for p in self.problems:      # super-resolution makes pictures larger than the file
             check_pixels(f"the restored {p.name}", p.shape[2], p.shape[1], cfg.image.max_pixels)
         prior = instantiate(cfg.prior)(shapes=[p.shape for p in self.problems])
-        check_memory(prior, device, fits)
-        self.pruning = IterativePruning(instantiate(cfg.pruner))
+        pruner = instantiate(cfg.pruner)
+        if prior.fits == "code" and cfg.prior.weights is None and getattr(pruner, "init", None) != "ticket":
+            raise InputError("prior.weights=null is a generator to be trained, and no picture is to be found in the "
+                             "range of an untrained one; give its weights (prior.weights=faces32, or a file), or a "
+                             "ticket that brings them (pruner=ticket)")
+        self.pruning = IterativePruning(pruner)
         fit = copy.deepcopy(cfg).fit
         fit.pop("batch_seeds", None)        # around a fit, not in it
         self.module: Restoration = instantiate(fit)(problems=self.problems, prior=prior,
                                                     precision=cfg.trainer.precision)
+        check_memory(prior, device, fits)       # of the codes that the module has drawn, too
         self.title = ", ".join(f"{p.name} {p.shape[2]}x{p.shape[1]}" for p in self.problems)
         self.about = {"architecture": json.dumps(prior.architecture), "image": ", ".join(p.name for p in pictures)}
         self.large = any(p.shape[1] * p.shape[2] >= 256 * 256 for p in self.problems)

@@ -13,9 +13,9 @@ _OVER_SAVED = 1.3       # peak over what the graph holds: 1.25 measured with the
 
 
 def bytes_needed(prior: Prior) -> float:
-    """Return about how many bytes a step of the largest picture takes, scaled up from a forward pass of a piece."""
+    """Return about how many bytes a step takes, scaled up from a forward pass of a piece of the largest picture."""
     index = max(range(len(prior.shapes)), key=lambda i: prior.shapes[i][1] * prior.shapes[i][2])
-    code = prior.code(prior.code_of(index))
+    code = prior.code(prior.code_of(index))[:1]
     piece = (code[:, :, :_TILE, :_TILE] if code.dim() == 4 else code).clone()      # a view would be counted whole
     held: dict[int, int] = {}
 
@@ -30,12 +30,12 @@ def bytes_needed(prior: Prior) -> float:
         output = network(piece)
     saved = sum(n for pointer, n in held.items() if pointer not in weights)
     del output
-    return _OVER_SAVED * saved * code.numel() / piece.numel()
+    return _OVER_SAVED * saved * code.numel() / piece.numel() * prior.at_once
 
 
 def check_memory(prior: Prior, device: str, fits: int = 1) -> None:
     """Raise InputError if a step of so many fits needs more memory than the machine, or its GPU, has."""
-    if max(h * w for _, h, w in prior.shapes) <= _SMALL:
+    if max(h * w for _, h, w in prior.shapes) * prior.at_once <= _SMALL:
         return
     if device == "cuda":
         there = torch.cuda.mem_get_info()[1]
@@ -46,5 +46,7 @@ def check_memory(prior: Prior, device: str, fits: int = 1) -> None:
     need = bytes_needed(prior) * fits
     if need > there:
         _, h, w = max(prior.shapes, key=lambda s: s[1] * s[2])
-        raise InputError(f"a fit of {w}x{h} pixels needs about {need / 1e9:.0f} GB of memory, and there are "
-                         f"{there / 1e9:.0f} GB; use a smaller picture (image.size=) or network (prior.channels=)")
+        many, remedy = ("", "use a smaller picture (image.size=) or network (prior.channels=)") if prior.at_once == 1 \
+            else (f"{prior.at_once} codes of ", "use fewer pictures, or starts (fit.restarts=)")
+        raise InputError(f"a fit of {many}{w}x{h} pixels needs about {need / 1e9:.0f} GB of memory, and there are "
+                         f"{there / 1e9:.0f} GB; {remedy}")

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lipfw.errors import InputError, choice, number, whole
 from lipfw.fit.eager import Eager, pictures_and_loss
@@ -103,8 +103,11 @@ class Restoration(Stepped):
         else:
             self.prior.critic = None        # of no use here, and as large as the network
             self.prior.draw(restarts, opponents=game)
+            if self.kernel == "sparse":
+                raise InputError("fit.kernel=sparse is for weights that are fitted, and this prior's code is sought; "
+                                 "use fit.kernel=auto")
         for p in self.problems if game else ():
-            buckets(p.measurement[0].numel(), bucket)       # refuses too few
+            buckets(known(p.operator, p.measurement)[0].numel(), bucket)    # refuses too few
         # how good a picture is without the game: what the pruners look at, and the loss of a restoration of weights
         self.objective = OBJECTIVES["ls" if game else objective]
         self.game = game
@@ -133,14 +136,19 @@ class Restoration(Stepped):
     def residuals(self, made: Tensor) -> list[tuple[list[int], Tensor]]:
         """Return A(x) - y, (starts, pictures, ...), of pictures (starts, pictures, C, H, W), operator by operator.
 
-        Each part has the indices of the pictures that share the operator and are measured at once.
+        Each part has the indices of the pictures that share the operator and are measured at once. For the game, what
+        an operator hides is left out: right for any picture, buckets of it would be the median.
         """
         groups: dict[int, list[int]] = {}
         for i, operator in enumerate(self.operators):
             groups.setdefault(id(operator), []).append(i)
-        return [(pictures, self.operators[pictures[0]](made[:, pictures].flatten(0, 1)).unflatten(
-            0, (len(made), len(pictures))) - torch.cat([getattr(self, f"target{i}") for i in pictures]))
-            for pictures in groups.values()]
+        parts = []
+        for pictures in groups.values():
+            operator = self.operators[pictures[0]]
+            measured = operator(made[:, pictures].flatten(0, 1)).unflatten(0, (len(made), len(pictures)))
+            residual = measured - torch.cat([getattr(self, f"target{i}") for i in pictures])
+            parts.append((pictures, known(operator, residual) if self.game else residual))
+        return parts
 
     def losses(self, draw: int = 0) -> Iterator[Tensor]:
         """Yield the terms of the objective code by code, each with its graph: what pruners at initialisation look at.
@@ -158,8 +166,8 @@ class Restoration(Stepped):
                 p.requires_grad_(False)
 
     def code_shape(self) -> torch.Size:
-        """Return the shape (1, C, H, W) of the first code."""
-        return self.prior.code().shape
+        """Return the shape (1, C, H, W) of the first code, or (1, latent)."""
+        return torch.Size((1, *self.prior.code().shape[1:]))
 
     def fit_step(self) -> Tensor | None:
         """Do one optimisation step; returns the recorded numbers of the step if it is one to record."""
@@ -303,3 +311,8 @@ class Restoration(Stepped):
         if len(each) > 1:
             out["images"] = {p.name: e for p, e in zip(self.problems, each, strict=True)}
         return out
+
+
+def known(operator: nn.Module, y: Tensor) -> Tensor:
+    """Return a measurement without the values that its operator hides."""
+    return operator.measured(y) if hasattr(operator, "measured") else y

@@ -35,6 +35,11 @@ class PGGAN(Prior):
         self.codes = nn.Parameter(self._normal("code", restarts))
         self.opponents = nn.Parameter(self._normal("opponent", restarts)) if opponents else None
 
+    @property
+    def at_once(self) -> int:
+        """All codes, and their opponents if there are any."""
+        return sum(len(p.flatten(0, 1)) for p in self.unknowns())
+
     def code(self, index: int = 0, noise: int | torch.Generator | None = None) -> Tensor:
         """Return the codes (pictures, latent) of the first start; noise is never added to them."""
         return self.codes[0]

@@ -27,6 +27,7 @@ class Prior(nn.Module):
 
     bf16 = False
     fits = "weights"                    # what a fit seeks: the network's weights, or the code
+    at_once = 1                         # pictures of which a step holds the graphs at one time
 
     def __init__(self, network: nn.Module, codes: Sequence[Tensor], shapes: Sequence[tuple[int, int, int]], *,
                  jitter: float = 0.0, seed: int = 0, redraw: bool = False, architecture: Mapping | None = None):
@@ -86,7 +87,7 @@ class Prior(nn.Module):
             return self.network(code)
         with torch.autocast(code.device.type, torch.bfloat16):
             # channels last suits bfloat16 convolutions; the code is made contiguous, where noise is drawn fast
-            made = self.network(code.contiguous(memory_format=torch.channels_last))
+            made = self.network(code.contiguous(memory_format=torch.channels_last) if code.dim() == 4 else code)
         return made.float().contiguous()    # a sigmoid of bfloat16 would give pictures of 8 bits
 
     def unknowns(self) -> list[nn.Parameter]:

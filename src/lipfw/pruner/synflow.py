@@ -50,7 +50,7 @@ def absolute(network: nn.Module) -> nn.Module:
     Batch norms have the statistics they are made with (0, 1): a mean left by a fit would be subtracted, and maps no
     longer be positive.
     """
-    network = copy.deepcopy(network).double().eval()
+    network = copy.deepcopy(network).double().eval().requires_grad_()    # a generator's weights may be frozen
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._NormBase):
             module.reset_running_stats()
@@ -78,7 +78,7 @@ def ones(network: nn.Module, shape: torch.Size) -> Tensor:
     """
     device = next(network.parameters()).device
     side = 2
-    while side < max(shape[2:]):
+    while side < max(shape[2:], default=0):     # a generator's code has no sides
         code = torch.ones(*shape[:2], *(min(side, s) for s in shape[2:]), dtype=torch.float64, device=device)
         try:
             output = network(code)

@@ -15,7 +15,8 @@ class Replay(Pruner):
     """One round for each ticket that `path` names: a file, or a run with its tickets.
 
     `init="ticket"` starts from the weights stored with the tickets (the winning ticket), "fresh" from the run's own
-    (the mask alone). Where the network makes pictures of other channels, grey or colour, than the one that the tickets
+    (the mask alone): those drawn from its seed or, of a pre-trained generator, those of prior.weights, which "ticket"
+    does not use. Where the network makes pictures of other channels, grey or colour, than the one that the tickets
     were found in, its last convolution is kept whole, with weights of the run's own. Raises InputError for a ticket of
     another architecture, naming the first tensor that does not fit.
     """
@@ -53,10 +54,17 @@ class Replay(Pruner):
         if self.init == "ticket":
             own = {n: v for n, v in network.state_dict().items()
                    if head is not None and n.startswith(head.removesuffix("weight"))}
-            network.load_state_dict(self.tickets[0].initial(self.paths[0]) | own)
+            try:
+                network.load_state_dict(self.tickets[0].initial(self.paths[0]) | own)
+            except RuntimeError as e:       # what no mask has: a linear layer
+                reason = str(e).strip().split("\n")[-1].strip()
+                raise InputError(f"{self.paths[0]} starts from the weights of another network: {reason} use the prior "
+                                 f"it was found with: {self.tickets[0].about.get('architecture', 'not recorded')}"
+                                 ) from None
         elif checksum(network.state_dict()) == self.tickets[0].about.get("initial"):
-            self.remarks = [*self.remarks, "pruner.init=fresh draws the very weights that the ticket starts from: the "
-                            "seeds are the same; for others use another prior.seed"]
+            self.remarks = [*self.remarks, "pruner.init=fresh starts from the very weights that the ticket starts "
+                            "from: the seeds, or a generator's weights, are the same; for others use another "
+                            "prior.seed, or other prior.weights"]
 
     def counts(self, network: nn.Module) -> list[int]:
         """Return the number of weights that each ticket keeps."""

@@ -29,6 +29,10 @@ class Hide(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x * self.known
 
+    def measured(self, y: Tensor) -> Tensor:
+        """Return the known values (..., m) of a measurement (..., C, H, W): the others tell nothing."""
+        return y.flatten(-3)[..., self.known.expand(1, *y.shape[-3:]).flatten() == 1]
+
     def view(self, y: Tensor) -> Tensor:
         """Return the measurement itself: missing pixels are black."""
         return y
