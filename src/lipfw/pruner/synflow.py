@@ -78,7 +78,7 @@ def ones(network: nn.Module, shape: torch.Size) -> Tensor:
     """
     device = next(network.parameters()).device
     side = 2
-    while side < max(shape[2:]):
+    while side < max(shape[2:], default=0):
         code = torch.ones(*shape[:2], *(min(side, s) for s in shape[2:]), dtype=torch.float64, device=device)
         try:
             output = network(code)
