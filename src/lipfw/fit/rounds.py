@@ -26,8 +26,8 @@ class IterativePruning(pl.Callback):
     ended them. State (mask, rewind, losses) lies in checkpoints.
 
     `target` names the pruned network inside the LightningModule, which must have `steps` (in a round), `snapshot()`,
-    `rewind(snapshot, begin)`, `start_from(weights)`, `start_round(round)`, `hold(mask)`, `round_loss()`, a list `after_step`, and what a
-    pruner may see of it (`Fit`).
+    `rewind(snapshot, begin)`, `start_from(weights)`, `start_round(round)`, `hold(mask)`, `round_loss()`, a list
+    `after_step`, and what a pruner may see of it (`Fit`).
     """
 
     def __init__(self, pruner: Pruner, target: str = "prior.network"):
