@@ -73,9 +73,8 @@ class Records(pl.Callback):
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
         round_ = trainer.current_epoch
-        if module.records and not math.isfinite(module.records[-1]["loss"]):
-            raise InputError(f"the fit diverged in round {round_} before step {module.records[-1]['step']}: its loss "
-                             f"is no longer finite; use a smaller fit.lr than {module.lr:g}")
+        if module.records:
+            _check_finite(module.records[-1]["loss"], round_, module.records[-1]["step"], module)
         append_jsonl(self.steps, [{"round": round_, **plain(r)} for r in module.records])
         if trainer.logger is not None:
             for r in module.records:
@@ -86,11 +85,12 @@ class Records(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, module: Stepped) -> None:
         round_, network = trainer.current_epoch, self.pruning.network(module)
         total = sum(p.numel() for p in network.parameters())
-        mask = self.pruning.mask
+        mask, summary = self.pruning.mask, module.summary()
+        _check_finite(summary["loss"], round_, summary["step_last"], module)
         record = {"round": round_, "sparsity": round(1 - self.pruning.density(), 6),
                   "params_left": total - (mask.total - mask.count if mask is not None else 0),
                   "empty_layers": len(mask.empty()) if mask is not None else 0,
-                  **plain(module.summary()), "kernel": module.kernel_name, "seconds": round(self._elapsed(), 3)}
+                  **plain(summary), "kernel": module.kernel_name, "seconds": round(self._elapsed(), 3)}
         self.write(round_, module)
         self._ticket(round_, module)
         write_jsonl(self.rounds, [*read_jsonl(self.rounds), record])
@@ -137,6 +137,12 @@ class Records(pl.Callback):
 
     def _log(self, logger: Logger, names: dict, round_: int, iteration: int) -> None:
         logger.log_metrics({**names, "round": round_, "sparsity": 1 - self.pruning.density()}, step=iteration)
+
+
+def _check_finite(loss: float, round_: int, step: int, module: Stepped) -> None:
+    if not math.isfinite(loss):
+        raise InputError(f"the fit diverged in round {round_} before step {step}: its loss is no longer finite; use a "
+                         f"smaller fit.lr than {module.lr:g}")
 
 
 def plain(record: Mapping) -> dict:

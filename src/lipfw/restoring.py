@@ -38,12 +38,10 @@ class Restoring(Job):
         for p in self.problems:      # super-resolution makes pictures larger than the file
             check_pixels(f"the restored {p.name}", p.shape[2], p.shape[1], cfg.image.max_pixels)
         prior = instantiate(cfg.prior)(shapes=[p.shape for p in self.problems])
-        pruner = instantiate(cfg.pruner)
-        if prior.fits == "code" and cfg.prior.weights is None and getattr(pruner, "init", None) != "ticket":
-            raise InputError("prior.weights=null is a generator to be trained, and no picture is to be found in the "
-                             "range of an untrained one; give its weights (prior.weights=faces32, or a file), or a "
-                             "ticket that brings them (pruner=ticket)")
-        self.pruning = IterativePruning(pruner)
+        self.pruning = IterativePruning(instantiate(cfg.pruner))
+        if prior.fits == "code" and not (prior.trained or self.pruning.pruner.brings_weights):
+            raise InputError("prior.weights=null is an untrained generator, none of whose codes makes the picture; give "
+                             "it weights (prior.weights=faces32, or a file), or those of tickets by pruner=ticket")
         fit = copy.deepcopy(cfg).fit
         fit.pop("batch_seeds", None)        # around a fit, not in it
         self.module: Restoration = instantiate(fit)(problems=self.problems, prior=prior,

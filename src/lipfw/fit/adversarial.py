@@ -1,7 +1,7 @@
 """Training a generator against a critic: WGAN-GP, in rounds, as a LightningModule."""
 import copy
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from lipfw.errors import InputError, choice, flag, number, whole
 from lipfw.fit.restoration import PRECISIONS
 from lipfw.fit.stepped import Stepped
+from lipfw.fit.stepping import forget
 from lipfw.gan.network import enlarged
 from lipfw.gan.quality import PATCH, sliced_wasserstein
 from lipfw.mask import Mask
@@ -77,6 +78,10 @@ class Adversarial(Stepped):
         raise NotImplementedError
 
     # --- what Lightning calls
+
+    def setup(self, stage: str) -> None:
+        """Let the average start where the generator does: a pruner may have brought weights since both were made."""
+        self.average.load_state_dict(self.prior.network.state_dict())   # a checkpoint is loaded over it
 
     def configure_optimizers(self):
         options = dict(lr=self.lr, betas=BETAS, fused=True)
@@ -249,7 +254,7 @@ class Adversarial(Stepped):
         for optimizer, state in zip(self.optimizers(use_pl_optimizer=False), snapshot["optimizers"], strict=True):
             optimizer.load_state_dict(copy.deepcopy(state))
         if "critic" in self.masks:      # its mask is known before the rewind, the generator's after it
-            self.masks["critic"].apply(self.critic)
+            self._zero("critic")
         self.reset(begin)
 
     def hold(self, mask: Mask | None, target: str = "prior.network") -> None:
@@ -257,7 +262,20 @@ class Adversarial(Stepped):
         self.masks.pop(target, None)
         if mask is not None:
             self.masks[target] = mask
-            mask.apply(self.average if target == "prior.network" else self.critic)
+            self._zero(target)
+
+    def start_from(self, weights: Mapping[str, Tensor]) -> None:
+        """Take other weights of the generator than those of the rewind; its average starts from them too."""
+        self.prior.network.load_state_dict(weights)
+        self.average.load_state_dict(weights)
+
+    def _zero(self, target: str) -> None:
+        """Zero the weights that a mask removes, what Adam remembers of them, and the generator's in its average."""
+        mask, (of_g, of_d) = self.masks[target], self.optimizers(use_pl_optimizer=False)
+        network, optimizer = (self.critic, of_d) if target == "critic" else (self.prior.network, of_g)
+        for held in (network, self.average) if network is self.prior.network else (network,):
+            mask.apply(held)
+        forget(optimizer, network, mask)
 
     def _masked(self, target: str, network: nn.Module) -> None:
         if target in self.masks:
@@ -279,7 +297,8 @@ def at_scale(pixels: Tensor, scale: int, fade: float = 0.0) -> Tensor:
 
 def per_scale(name: str, value: int | Sequence[int], scales: int) -> list[int]:
     """Return a number for each scale: a list of them as it is, one number for all. Raises InputError for others."""
-    values = [value] * scales if isinstance(value, int) and not isinstance(value, bool) else list(value)
+    listed = isinstance(value, Sequence) and not isinstance(value, str)
+    values = list(value) if listed else [whole(name, value, least=0)] * scales
     if len(values) != scales:
         raise InputError(f"{name} has {len(values)} numbers and the network {scales} scales, 4 to {2 * 2 ** scales} "
                          "pixels; give one for each, or one for all")

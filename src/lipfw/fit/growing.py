@@ -34,6 +34,9 @@ class Growing(Adversarial):
         self.phases = phases(per_scale("fit.fade", fade, scales), per_scale("fit.stable", stable, scales), batch)
         if not self.phases:
             raise InputError("fit.fade and fit.stable are 0 for all scales; give them pictures to train on")
+        if self.phases[-1].scale != scales - 1:
+            raise InputError(f"fit.fade and fit.stable end at {4 * 2 ** self.phases[-1].scale} pixels and leave the "
+                             f"scale of {2 * 2 ** scales} untrained; give it pictures, or lower image.size")
         super().__init__(pixels, prior, steps=self.phases[-1].last, lr=lr, batch=batch, generator_batch=generator_batch,
                          penalty=penalty, penalised=penalised, drift=drift, smoothing=smoothing, mirror=mirror,
                          judge_every=judge_every, seed=seed, log_every=log_every, steps_per_batch=steps_per_batch,

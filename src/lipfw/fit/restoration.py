@@ -1,6 +1,6 @@
 """Fitting a prior to measurements: the deep image prior as a LightningModule."""
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -277,6 +277,10 @@ class Restoration(Stepped):
         self.optimizers(use_pl_optimizer=False).load_state_dict(copy.deepcopy(snapshot["optimizer"]))
         self.stepper = None
         self.reset(begin)
+
+    def start_from(self, weights: Mapping[str, Tensor]) -> None:
+        """Take other weights of the network than those of the rewind."""
+        self.prior.network.load_state_dict(weights)
 
     def hold(self, mask: Mask | None) -> None:
         """Keep the weights that a mask removes, zero now, at zero in the steps to come; None: keep all."""

@@ -1,13 +1,16 @@
 """Rounds of one fit: score, mask, rewind. A round is an epoch of one Trainer.fit."""
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
 import pytorch_lightning as pl
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lipfw.errors import InputError
 from lipfw.fit.stopping import rises
 from lipfw.mask import Degenerate, Mask, prunable
 from lipfw.measures import connected
-from lipfw.pruner.pruner import Pruner
+from lipfw.pruner.pruner import Fit, Pruner
 
 
 class Ended(InputError):
@@ -23,8 +26,8 @@ class IterativePruning(pl.Callback):
     ended them. State (mask, rewind, losses) lies in checkpoints.
 
     `target` names the pruned network inside the LightningModule, which must have `steps` (in a round), `snapshot()`,
-    `rewind(snapshot, begin)`, `start_round(round)`, `hold(mask)`, `round_loss()`, a list `after_step`, and what a
-    pruner may see of it (`Fit`).
+    `rewind(snapshot, begin)`, `start_from(weights)`, `start_round(round)`, `hold(mask)`, `round_loss()`, a list
+    `after_step`, and what a pruner may see of it (`Fit`).
     """
 
     def __init__(self, pruner: Pruner, target: str = "prior.network"):
@@ -95,7 +98,7 @@ class IterativePruning(pl.Callback):
         if round_:      # after the scores, whose forward passes move batch norm's statistics
             module.rewind(self.start, self.rewind_step if self.pruner.retrain == "remaining" else 0)
         if (own := self.pruner.start(round_)) is not None:
-            network.load_state_dict(own)
+            module.start_from(own)
         if self.mask is not None:
             self.mask.apply(network)
         module.hold(self.mask)
@@ -131,12 +134,16 @@ class IterativePruning(pl.Callback):
         """Return the shape (1, ...) of what goes into the pruned network."""
         return module.code_shape()
 
+    def seen(self, module: pl.LightningModule) -> Fit:
+        """Return what the pruner may see of the fit."""
+        return module
+
     def _prune(self, network: nn.Module, module: pl.LightningModule, round_: int) -> Mask:
         """Return the mask of a round. Raises Ended if the pruner can't tell weights apart or cuts all paths."""
         within = self.mask if self.pruner.iterative and round_ else None
         count = self.pruner.keep(self.counts, round_, within)
         try:
-            mask = self.pruner.prune(network, module, count, within, round_)
+            mask = self.pruner.prune(network, self.seen(module), count, within, round_)
             for name in self.pruner.exempted(network):
                 mask = Mask({**mask, name: torch.ones_like(mask[name])})
             check_connected(network, mask, self.input_shape(module))
@@ -173,10 +180,19 @@ class Following(IterativePruning):
     def state_key(self) -> str:
         return f"Following({self.target})"
 
+    def prepare(self, module: pl.LightningModule) -> None:
+        super().prepare(module)
+        leading = self.leader.pruner.counts(self.leader.network(module))
+        if len(self.counts) != len(leading):
+            raise InputError(f"pruning the {self.target} takes {len(self.counts) - 1} rounds and the generator "
+                             f"{len(leading) - 1}: they differ in size; use pruner.sparsities, or pruner.rounds and "
+                             "pruner.rate")
+
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         module.hold(self.mask, self.target)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        module.hold(None, self.target)      # a rewind for scores at initialisation goes back to the whole network
         self.mask = self._next(self.network(module), module, trainer.current_epoch, self.leader.start)
         module.hold(self.mask, self.target)
 
@@ -185,6 +201,20 @@ class Following(IterativePruning):
 
     def input_shape(self, module: pl.LightningModule) -> torch.Size:
         return module.picture_shape()
+
+    def seen(self, module: pl.LightningModule) -> Fit:
+        return _Seen(module.losses, self.input_shape(module))
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A fit as the pruner of a network that takes pictures sees it."""
+
+    losses: Callable[..., Iterator[Tensor]]
+    shape: torch.Size
+
+    def code_shape(self) -> torch.Size:
+        return self.shape
 
 
 def check_connected(network: nn.Module, mask: Mask, shape: torch.Size) -> None:

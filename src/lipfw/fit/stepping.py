@@ -44,7 +44,7 @@ def make_stepper(fit: Objective, optimizer: torch.optim.Adam, mask: Mask | None,
     had; on a GPU it takes a CUDA graph. Raises InputError for a kernel that can't be had.
     """
     if mask is not None:
-        _forget(optimizer, fit.prior.network, mask)
+        forget(optimizer, fit.prior.network, mask)
     device = next(fit.prior.network.parameters()).device.type
     check_kernel(kernel, device)
     if device == "cuda" and kernel == "auto":
@@ -71,7 +71,7 @@ def _break_even() -> float:
     return BREAK_EVEN[c.lipfw_isa()]
 
 
-def _forget(optimizer: torch.optim.Adam, network: torch.nn.Module, mask: Mask) -> None:
+def forget(optimizer: torch.optim.Adam, network: torch.nn.Module, mask: Mask) -> None:
     """Zero what Adam remembers of removed weights: rewound to a later step, it would go on moving them."""
     for name, weight in prunable(network).items():
         for moment in optimizer.state.get(weight, {}).values():

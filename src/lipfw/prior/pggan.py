@@ -21,6 +21,7 @@ class PGGAN(Prior):
     """
 
     fits = "code"
+    trained = True      # else its weights are drawn, and no code makes a picture
 
     def __init__(self, weights: Weights, shapes: Sequence[tuple[int, int, int]], *, seed: int = 0):
         g = weights.generator
@@ -96,7 +97,9 @@ def build(shapes: Sequence[tuple[int, int, int]], *, weights: str | None = "face
         raise InputError(f"prior.weights={weights} makes pictures of {r}x{r} pixels and {made.generator.outputs} "
                          f"channels, this one has {other[2]}x{other[1]} and {other[0]}; use image.size={r}"
                          + (" and a colour picture" if other[0] < made.generator.outputs else ""))
-    return PGGAN(made, shapes, seed=seed)
+    prior = PGGAN(made, shapes, seed=seed)
+    prior.trained = weights is not None
+    return prior
 
 
 def _fresh(side: int, outputs: int, channels: Sequence[int] | None, latent: int, seed: int) -> Weights:
@@ -105,6 +108,8 @@ def _fresh(side: int, outputs: int, channels: Sequence[int] | None, latent: int,
     scales = side.bit_length() - 2
     if channels is None:
         channels = PUBLISHED[:scales]
+    if isinstance(channels, str) or not isinstance(channels, Sequence) or not channels:
+        raise InputError(f"prior.channels must be a list, a number for each of 4, 8 ... pixels, got {channels!r}")
     channels = [whole("prior.channels", c, least=1) for c in channels]
     if 4 * 2 ** (len(channels) - 1) != side:
         raise InputError(f"prior.channels={channels} has {len(channels)} scales, for pictures of "

@@ -42,6 +42,7 @@ class Pruner:
     scores_trained = False
     iterative = False
     blind = False
+    brings_weights = False          # the rounds start from its own weights, not from the prior's
     remarks: Sequence[str] = ()     # what a user is told before the fit, known once prepared
 
     def __init__(self, rounds: int = 16, rate: float = 0.2, sparsities: Sequence[float] | None = None,

@@ -24,6 +24,7 @@ class Replay(Pruner):
     def __init__(self, path: str, init: str = "ticket", weights: str = "pretrained"):
         super().__init__(rounds=0)
         self.init = choice("pruner.init", init, ("ticket", "fresh"))
+        self.brings_weights = self.init == "ticket"
         self.weights = choice("pruner.weights", weights, ("pretrained", "trained"))
         if (init, weights) == ("fresh", "trained"):
             raise InputError("pruner.init=fresh takes the mask alone and pruner.weights=trained its weights too; use "
