@@ -262,11 +262,12 @@ def test_trained_weights_that_cannot_be_had(go, with_trained):
 
 # ---- what is refused ---------------------------------------------------------------------------------------------
 
-BAD = [(["image.size=32"], "makes pictures of 16x16 pixels and 3 channels, this one has 32x32 and 3; use image.size=16"),
+BAD = [(["image.size=32"], "makes pictures of 16x16 pixels and 3 channels, this one has 32x32 and 3; use "
+                           "image.size=16"),
        (["image=skimage", "image.name=camera"], "use image.size=16 and a colour picture"),
        (["prior.weights=celebahq25"], "did you mean celebahq256?"), (["prior.weights=no.pth"], "no weights at no.pth"),
        (["prior.weights=cut.safetensors"], "cut.safetensors is no readable safetensors file"),
-       (["prior.weights=null"], "prior.weights=null is a generator to be trained"),
+       (["prior.weights=null"], "prior.weights=null is an untrained generator"),
        (["task.corrupted=60"], "task.corrupted=60 is not less than half of task.measurements=100"),
        (["task.measurements=800"], "are more than the 768 values"), (["fit.bucket=40"], "makes 2 buckets of 100"),
        (["fit.restarts=0"], "fit.restarts must be"), (["fit.kernel=sparse"], "fit.kernel=sparse is for weights"),

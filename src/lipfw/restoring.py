@@ -40,8 +40,8 @@ class Restoring(Job):
         prior = instantiate(cfg.prior)(shapes=[p.shape for p in self.problems])
         self.pruning = IterativePruning(instantiate(cfg.pruner))
         if prior.fits == "code" and not (prior.trained or self.pruning.pruner.brings_weights):
-            raise InputError("prior.weights=null is an untrained generator, none of whose codes makes the picture; give "
-                             "it weights (prior.weights=faces32, or a file), or those of tickets by pruner=ticket")
+            raise InputError("prior.weights=null is an untrained generator, none of whose codes makes the picture; "
+                             "give it weights (prior.weights=faces32, or a file), or those of tickets by pruner=ticket")
         fit = copy.deepcopy(cfg).fit
         fit.pop("batch_seeds", None)        # around a fit, not in it
         self.module: Restoration = instantiate(fit)(problems=self.problems, prior=prior,
