@@ -58,9 +58,9 @@ def open_logger(cfg: DictConfig, folder: Path, side_by_side: bool = False) -> Lo
 
 
 def log_result(logger: Logger, folder: Path) -> None:
-    """Log the comparison pictures and the tickets."""
-    if hasattr(logger, "log_image"):
-        sheets = sorted(folder.glob("compare*.png"))
+    """Log the comparison pictures, if there are any, and the tickets."""
+    sheets = sorted(folder.glob("compare*.png"))
+    if sheets and hasattr(logger, "log_image"):
         logger.log_image("compare", [str(p) for p in sheets], caption=[p.stem for p in sheets])
     tickets = folder / "tickets"
     if tickets.is_dir() and hasattr(logger.experiment, "log_artifact"):
