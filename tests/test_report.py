@@ -507,7 +507,7 @@ def test_a_table_tells_which_tickets_were_used(narrow, capsys):
 # --- generators
 
 def generated(folder, seed, *rows, pruner="imp", images=None, task="cs", **more):
-    """A run that seeks a generator's codes: rows of (sparsity, MSE picked); `images` has each picture's PSNR and MSE."""
+    """A run that seeks a generator's codes: rows of (sparsity, MSE picked); `images`: PSNR and MSE of each."""
     made = rounds(*((s, 20 + seed) for s, _ in rows))
     for i, (r, (_, mse)) in enumerate(zip(made, rows, strict=True)):
         r |= {"mse_peak": mse / 2, "mse_picked": mse, "mse_final": 2 * mse}
