@@ -69,14 +69,15 @@ class _Fixed(Function):
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, gain: float, enlarge: bool) -> Tensor:
         ctx.save_for_backward(weight)
         ctx.gain, ctx.enlarge, ctx.fold, ctx.dtype = gain, enlarge, enlarge and x.shape[2] >= _FOLDED, x.dtype
+        x, weight = _times(gain, x, weight)
         if ctx.fold:
-            return F.conv_transpose2d(x, folded(weight * gain), bias, stride=2, padding=1)
-        return F.conv2d(enlarged(x) if enlarge else x, weight * gain, bias, padding=weight.shape[2] // 2)
+            return F.conv_transpose2d(x, folded(weight), bias, stride=2, padding=1)
+        return F.conv2d(enlarged(x) if enlarge else x, weight, bias, padding=weight.shape[2] // 2)
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple:
         (weight,) = ctx.saved_tensors
-        weight = (weight * ctx.gain).to(gradient.dtype)
+        gradient, weight = _times(ctx.gain, gradient, weight.to(gradient.dtype))
         if ctx.fold:
             back = F.conv2d(gradient, folded(weight), stride=2, padding=1)
         else:
@@ -84,6 +85,11 @@ class _Fixed(Function):
             if ctx.enlarge:
                 back = F.avg_pool2d(back, 2, divisor_override=1)
         return back.to(ctx.dtype), None, None, None, None
+
+
+def _times(gain: float, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return x and weight, of which the smaller one is multiplied by the gain."""
+    return (x * gain, weight) if x.numel() < weight.numel() else (x, weight * gain)
 
 
 def folded(weight: Tensor) -> Tensor:
