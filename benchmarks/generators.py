@@ -97,9 +97,9 @@ def _memory(setting: Setting) -> Iterator[Row]:
 
 
 def grown(bits: int, quick: bool, threads: int, steps: int = 4) -> tuple[float, int, int]:
-    """Return by how many bytes the peak memory of this process grows from before the matrix is made to after a few
+    """Return by how much this process's peak memory grows, from before the matrix is made to after a few steps.
 
-    steps of the game, and the bytes of matrix and weights.
+    And the sizes of the matrix and of the weights, all in bytes.
     """
     torch.set_num_threads(threads)
     keep_freed_memory()     # as the command line does
