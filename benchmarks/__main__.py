@@ -14,7 +14,7 @@ from benchmarks.machine import about
 from benchmarks.page import page
 from benchmarks.setting import Setting
 
-NAMES = ("step", "sparse", "imp", "throughput", "memory", "peak", "imports", "overhead")
+NAMES = ("step", "sparse", "imp", "throughput", "memory", "peak", "imports", "overhead", "generators")
 
 
 def main() -> int:

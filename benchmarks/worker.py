@@ -82,12 +82,11 @@ class Here:
         self.spec = Spec(**spec)
         if self.spec.name in LIPFW and self.spec.device == "cpu":
             keep_freed_memory()     # as the command line does
-        with contextlib.suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")     # Linux: forget the peak of the imports
-        before = self._memory()
+        forget_peak()           # of the imports
+        before = peak_memory(self.spec.device)
         self.run, says = runner(self.spec)
         self.run(2)
-        self.grown = self._memory() - before
+        self.grown = peak_memory(self.spec.device) - before
         return says
 
     def steps(self, count: int) -> float:
@@ -107,15 +106,22 @@ class Here:
         """Return by how many bytes the peak memory of this process has grown since before the fit was set up."""
         return self.grown
 
-    def _memory(self) -> float:
-        """Return the peak memory in bytes: of the GPU's, or of this process."""
-        if self.spec.device == "cuda":
-            return torch.cuda.max_memory_allocated()
-        if sys.platform == "linux":
-            status = Path("/proc/self/status").read_text()
-            return 1024 * int(status.split("VmHWM:")[1].split()[0])
-        unit = 1 if sys.platform == "darwin" else 1024
-        return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+def forget_peak() -> None:
+    """Let this process's peak memory be what it has now; nothing where that can't be done, outside Linux."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory(device: str) -> float:
+    """Return the peak memory in bytes: of the GPU's, or of this process."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    if sys.platform == "linux":
+        status = Path("/proc/self/status").read_text()
+        return 1024 * int(status.split("VmHWM:")[1].split()[0])
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def main() -> None:

@@ -13,6 +13,8 @@ from lipfw.gan.network import (
     EqualizedLinear,
     Generator,
     enlarged,
+    folded,
+    leaky_norm_,
     pixel_norm,
     with_batch_deviation,
 )
@@ -250,3 +252,90 @@ def test_the_published_numbers_of_parameters(scales, make, total, weights, convo
     assert sum(p.numel() for p in network.parameters()) == total
     assert sum(p.numel() for p in prunable(network).values()) == weights and len(prunable(network)) == convolutions
     assert not list(network.buffers())
+
+
+# --- what the graph of a fixed generator keeps
+
+@pytest.mark.parametrize("side, kernel, enlarge", [(5, 3, False), (5, 1, False), (6, 3, True), (32, 3, True)])
+@pytest.mark.parametrize("inputs, outputs", [(3, 2), (40, 30)])      # the gain goes to the input, or to the weights
+def test_a_fixed_convolution_is_the_trained_one(side, kernel, enlarge, inputs, outputs):
+    torch.manual_seed(0)
+    layer = EqualizedConv2d(inputs, outputs, kernel).double()
+    nn.init.normal_(layer.bias)
+    results = []
+    for fixed in (False, True):
+        layer.requires_grad_(not fixed)
+        x = torch.randn(2, inputs, side, side, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+        x.requires_grad_()
+        y = layer(x, enlarge) if enlarge else layer(x)
+        (gradient,) = torch.autograd.grad(y.sin().sum(), x, create_graph=True)
+        (second,) = torch.autograd.grad(gradient.square().sum(), x)
+        results.append([t.detach() for t in (y, gradient, second)])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+def test_a_folded_kernel_sums_what_a_pixels_copies_meet():
+    w = torch.arange(9.0).view(1, 1, 3, 3)
+    k = folded(w)[0, 0]
+    # transposed, a corner meets one of the nine weights, and the middle four of them
+    assert k.shape == (4, 4) and k.sum() == 4 * w.sum()
+    assert k[0, 0] == w[0, 0, 2, 2] and k[1, 1] == w[0, 0, 1:, 1:].sum()
+
+
+def test_the_norm_has_the_gradients_of_its_definition():
+    x = torch.randn(2, 5, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    for f in (pixel_norm, lambda x: leaky_norm_(x * 1)):
+        assert torch.autograd.gradcheck(f, x) and torch.autograd.gradgradcheck(f, x)
+    plain = nn.functional.leaky_relu(x, 0.2)
+    plain = plain * torch.rsqrt(plain.square().mean(1, keepdim=True) + 1e-8)
+    torch.testing.assert_close(leaky_norm_(x * 1), plain, rtol=1e-14, atol=0)
+
+
+def test_channels_that_are_all_zero_have_torchs_gradient():
+    """Pruned channels are: at zero a leaky ReLU has the slope of its negative side."""
+    x = torch.zeros(1, 3, 2, 2)
+    x[:, 0] = 1
+    gradients = []
+    for f in (lambda x: leaky_norm_(x * 1), lambda x: pixel_norm(nn.functional.leaky_relu(x, 0.2))):
+        a = x.clone().requires_grad_()
+        (g,) = torch.autograd.grad(f(a).sum(), a)
+        gradients.append(g)
+    torch.testing.assert_close(*gradients)
+
+
+def kept_by(generator, z):
+    """Bytes that the graph of a picture keeps, without parameters."""
+    parameters = {p.data_ptr() for p in generator.parameters()}
+    kept = {}
+
+    def keep(t):
+        kept[t.data_ptr()] = t.nbytes
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        generator(z)
+    return sum(n for at, n in kept.items() if at not in parameters)
+
+
+def test_the_graph_of_a_fixed_generator_keeps_a_picture_a_layer():
+    torch.manual_seed(0)
+    g = Generator((16, 16, 8, 8), 16).requires_grad_(False)
+    z = torch.randn(1, 16, requires_grad=True)
+    layers = [(16, 4)] * 3 + [(w, s) for w, s in ((16, 8), (8, 16), (8, 32)) for _ in range(2)]
+    activations = sum((w + 1) * s * s for w, s in layers) * 4
+    assert kept_by(g, z) <= activations + 4 * 16 * 4
+    assert kept_by(g.requires_grad_(True), z) > 1.5 * activations
+
+
+def test_a_fixed_generator_computes_in_bfloat16_too():
+    torch.manual_seed(0)
+    g, start, gradients = Generator((32,) * 5, 8).requires_grad_(False), torch.randn(1, 8), []
+    for bf16 in (False, True):
+        z = start.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            y = g(z)
+        assert y.dtype == (torch.bfloat16 if bf16 else torch.float32)
+        gradients.append(torch.autograd.grad(y.float().square().sum(), z)[0])
+    exact, rounded = gradients
+    assert rounded.dtype == torch.float32 and (rounded - exact).norm() < 0.3 * exact.norm()

@@ -504,6 +504,157 @@ def test_a_table_tells_which_tickets_were_used(narrow, capsys):
         "| `inpaint-astronaut-skip-ticket` | `denoise-baby-skip-imp` | 0..2 | 0..2 | 0.00%..36.00% | ticket |", ""]
 
 
+# --- generators
+
+def generated(folder, seed, *rows, pruner="imp", images=None, task="cs", **more):
+    """A run that seeks a generator's codes: rows of (sparsity, MSE picked); `images`: PSNR and MSE of each."""
+    made = rounds(*((s, 20 + seed) for s, _ in rows))
+    for i, (r, (_, mse)) in enumerate(zip(made, rows, strict=True)):
+        r |= {"mse_peak": mse / 2, "mse_picked": mse, "mse_final": 2 * mse}
+        if images is not None:
+            r["images"] = {f"face {k}": {"psnr_picked": p, "mse_picked": m, "ssim_picked": None}
+                           for k, (p, m) in enumerate(images[i])}
+    c = config(seed, task=task, pruner=pruner, prior___target_="lipfw.prior.pggan.build")
+    return make(folder, c, made, 0, **more)
+
+
+def tuned(folder, seed, *pairs, pruner="imp"):
+    """A fine-tuned generator: (sparsity, distance), and no score against a clean picture."""
+    made = [{"round": i, "sparsity": s, "params_left": round(1000 * (1 - s)), "loss": d, "swd": d, "step_first": 1,
+             "step_last": 9, "seconds": 1.0} for i, (s, d) in enumerate(pairs)]
+    c = config(seed, task="finetune", image="lfw", pruner=pruner, prior___target_="lipfw.prior.pggan.build")
+    return make(folder, c, made, 1, None, oracle_round=None)
+
+
+def test_a_generators_mse_stands_beside_psnr(narrow, capsys):
+    generated(Path("a/0"), 0, (0, 0.02), (0.2, 0.012))
+    generated(Path("a/1"), 1, (0, 0.04), (0.2, 0.014))
+    assert main(["a"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert max(map(len, out)) <= 80
+    assert out[1].split() == ["round", "sparse", "params", "n", "peak", "picked", "MSE/1e-2", "SSIM", "loss/1e-2",
+                              "time"]
+    assert out[2].split() == ["degraded", "2", "20.50±.00", ".400±.000"]
+    # means 0.03 and 0.013, deviations sqrt(2 * 0.01^2) and sqrt(2 * 0.001^2)
+    assert [x.split()[5:7] for x in out[3:5]] == [["20.50±.71", "3.00±1.4"], ["20.50±.71", "1.30±.14"]]
+    text = Path("a/report.md").read_text()
+    assert "| PSNR final | MSE | SSIM picked |" in text and "| 0.0300 ± 0.0141 | 0.800 ± 0.000 |" in text
+    assert "MSE of the picked: per value, in the range [-1, 1]" in text and "over the pictures" not in text
+    row = lines("a/report.csv")[1]
+    assert row["sd_over"] == "seeds" and row["swd_n"] == "0"
+    for kind, mean in (("peak", 0.0065), ("picked", 0.013), ("final", 0.026)):
+        assert float(row[f"mse_{kind}_mean"]) == pytest.approx(mean) and row[f"mse_{kind}_n"] == "2"
+    assert float(row["mse_picked_sd"]) == pytest.approx(np.sqrt(2e-6))
+
+
+def test_an_untrained_network_has_no_mse_column(narrow, capsys):
+    make(Path("a/0"), config(0), rounds((0, 30), mse_picked=0.01), 0)
+    assert main(["a"]) == 0
+    assert "MSE" not in capsys.readouterr().out and "MSE" not in Path("a/report.md").read_text()
+    assert float(lines("a/report.csv")[0]["mse_picked_mean"]) == 0.01
+
+
+def test_older_runs_of_a_generator_have_no_mse(narrow, capsys):
+    for s in range(2):
+        old = config(s, prior___target_="lipfw.prior.pggan.build")
+        make(Path(f"a/{s}"), old, rounds((0, 30), (0.2, 29)), 0)
+    assert main(["a"]) == 0
+    assert "final" in capsys.readouterr().out.splitlines()[1]
+    assert lines("a/report.csv")[0]["mse_picked_mean"] == "" and lines("a/report.csv")[0]["mse_picked_n"] == "0"
+    generated(Path("a/2"), 2, (0, 0.02), (0.2, 0.01), task="denoise")
+    assert main(["a"]) == 0
+    assert "2.00 (1)" in capsys.readouterr().out
+
+
+def test_of_one_seed_and_several_pictures_the_deviation_is_over_the_pictures(narrow, capsys):
+    each = [[(19, 0.01), (20, 0.02), (21, 0.06)], [(20, 0.02), (20, 0.02), (20, 0.05)]]
+    generated(Path("a/0"), 0, (0, 0.03), (0.2, 0.03), images=each)
+    generated(Path("a/1"), 0, (0, 0.05), (0.2, 0.02), images=each, pruner="random")
+    generated(Path("a/2"), 1, (0, 0.06), (0.2, 0.01), images=each, pruner="random")
+    assert main(["a"]) == 0
+    out = capsys.readouterr().out
+    # 0.01, 0.02, 0.06: deviation sqrt(0.0004 + 0.0001 + 0.0009) / sqrt(2) = 0.02646; 0.02, 0.02, 0.05: 0.01732
+    imp, random = out.split("cs-astronaut-pggan-imp\n")[1].split("cs-astronaut-pggan-random\n")
+    assert [x.split()[3:8] for x in imp.splitlines()[2:4]] == [["1", "21.00", "20.00±1.0", "3.00±2.6", ".800"],
+                                                             ["1", "21.00", "20.00±.00", "3.00±1.7", ".800"]]
+    assert random.splitlines()[2].split()[6] == "5.50±.71"       # two seeds: over these, and not over pictures
+    assert "where a generator's n is 1: ± standard deviation over the pictures of that seed" in " ".join(out.split())
+    imp0 = next(r for r in lines("a/report.csv") if r["group"].endswith("imp"))
+    assert (imp0["sd_over"], imp0["mse_picked_n"], imp0["loss_sd"]) == ("pictures", "1", "")
+    assert float(imp0["mse_picked_sd"]) == pytest.approx(np.sqrt(0.0014 / 2)) and float(imp0["psnr_picked_sd"]) == 1
+    assert "| `imp` | 1 | **0.0300 ± 0.0265** | 0.0300 ± 0.0173 |" in Path("a/report.md").read_text()
+
+
+def test_pictures_of_an_untrained_network_give_no_deviation(narrow):
+    each = {f"p{i}": {"psnr_picked": float(i)} for i in range(3)}
+    make(Path("a/0"), config(0), rounds((0, 30), images=each), 0)
+    assert main(["a"]) == 0
+    assert lines("a/report.csv")[0]["psnr_picked_sd"] == "" and lines("a/report.csv")[0]["sd_over"] == "seeds"
+
+
+@pytest.mark.parametrize("images", [None, [1], {"a": None}, {"a": {"mse_picked": "low"}}])
+def test_images_that_hold_no_scores(narrow, images, capsys):
+    make(Path("a/0"), config(0), rounds((0, 30), images=images), 0)
+    assert main(["a"]) == 1 and "images of round 0" in capsys.readouterr().err
+
+
+def test_the_lowest_mse_is_the_best(narrow, capsys):
+    for s, (imp, random) in enumerate(((0.01, 0.03), (0.02, 0.04))):
+        generated(Path(f"a/imp{s}"), s, (0, 0.02), (0.2, imp))
+        generated(Path(f"a/random{s}"), s, (0, 0.02), (0.2, random), pruner="random")
+    assert main(["a"]) == 0
+    out = [x.rstrip() for x in capsys.readouterr().out.splitlines()]
+    at = out.index("cs-astronaut-pggan: MSE picked, lower is better (*: the best)")
+    assert out[:at][0] == "cs-astronaut-pggan: PSNR picked, dB (*: the best)"
+    assert out[at + 1:at + 4] == ["pruner n       0.00%       20.00%",
+                                  "imp    2 .0200±.0000 *.0150±.0071",
+                                  "random 2 .0200±.0000  .0350±.0071"]
+    assert "| `imp` | 2 | 0.0200 ± 0.0000 | **0.0150 ± 0.0071** |" in Path("a/report.md").read_text()
+
+
+def test_training_runs_show_their_distance(narrow, capsys):
+    for s, (imp, random) in enumerate(((10, 40), (12, 42))):
+        tuned(Path(f"a/imp{s}"), s, (0, 8 + s), (0.2, imp))
+        tuned(Path(f"a/random{s}"), s, (0, 8 + s), (0.2, random), pruner="random")
+    assert main(["a"]) == 0
+    out = [x.rstrip() for x in capsys.readouterr().out.splitlines()]
+    assert max(map(len, out)) <= 80
+    assert out[:4] == ["finetune-lfw-pggan: distance, lower is better (*: the best)",
+                       "pruner n    0.00%     20.00%",
+                       "imp    2 8.50±.71 *11.00±1.4",
+                       "random 2 8.50±.71  41.00±1.4"]
+    assert out[6].split() == ["round", "sparse", "params", "n", "distance", "time"]
+    assert out[8].split() == ["*1", "20.00%", "800", "2", "11.00±1.4", "1.0s"]
+    assert out[9] == "* chosen by the distance: round 1 (2 of 2)"
+    shown = "\n".join(out) + Path("a/report.md").read_text()
+    assert "PSNR" not in shown and "sliced Wasserstein distance" in shown and "degraded" not in shown
+    assert "| round | sparsity | params left | n | distance | seconds |" in shown
+    row = lines("a/report.csv")[1]
+    assert (row["swd_mean"], row["swd_n"], row["psnr_picked_n"]) == ("11", "2", "0")
+    assert float(row["swd_sd"]) == pytest.approx(np.sqrt(2))
+
+
+def test_tickets_of_two_pruners_of_a_generator_stand_side_by_side(narrow, capsys):
+    ladder = (0, 0.2, 0.36, 0.488)
+    for found, values in (("imp", (2, 2, 3, 4)), ("random", (2, 5, 7, 9))):
+        used = [ticket(r, s, 0, f"finetune-lfw-pggan-{found}", f"{found:.>8}") for r, s in enumerate(ladder)]
+        for s in range(2):
+            c = config(s, task="cs", pruner="ticket", prior___target_="lipfw.prior.pggan.build",
+                       pruner__path=f"runs/{found}", pruner__init="trained")
+            made = [r | {"mse_picked": (v + s) / 100} for r, v in
+                    zip(rounds(*((x, 30 - v) for x, v in zip(ladder, values, strict=True))), values, strict=True)]
+            make(Path(f"a/{found}{s}"), c, made, 0, tickets=used)
+    assert main(["a"]) == 0
+    out = [x.rstrip() for x in capsys.readouterr().out.splitlines()]
+    at = out.index("cs-astronaut-pggan: MSE picked, lower is better (*: the best)")
+    assert out[at + 1:at + 4] == ["pruner           n       0.00%       20.00%       36.00%       48.80%",
+                                  "ticket of imp    2 .0250±.0071 *.0250±.0071 *.0350±.0071 *.0450±.0071",
+                                  "ticket of random 2 .0250±.0071  .0550±.0071  .0750±.0071  .0950±.0071"]
+    assert max(map(len, out)) <= 80
+    assert "| `ticket of imp` | 2 | 28.00 ± 0.00 |" in Path("a/report.md").read_text()
+    assert "`finetune-lfw-pggan-random` | 0 | 0..3 | 0.00%..48.80% | trained |" in Path("a/report.md").read_text()
+
+
 # --- what is shown
 
 def test_the_terminal_table_fits_80_columns(study, capsys):

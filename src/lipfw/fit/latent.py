@@ -36,15 +36,15 @@ class Latent(Eager):
     def step(self, step: int) -> tuple[list[Tensor], Tensor]:
         prior = self.fit.prior
         made = prior.made(prior.codes)
-        losses = self.candidates(made, self.fit.objective)
+        losses = self.candidates(self.fit.residuals(made), self.fit.objective)
         (prior.codes.grad,) = torch.autograd.grad(losses.sum(), prior.codes)
         self.optimizer.step()
         return self.give(made.detach(), losses.detach())
 
-    def candidates(self, made: Tensor, objective: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return the loss (restarts, pictures) of each picture made (restarts, pictures, C, H, W)."""
+    def candidates(self, residuals: Sequence, objective: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return the loss (restarts, pictures) of each picture, of residuals as the fit gives them."""
         return gather([(pictures, objective(residual.flatten(0, 1)).unflatten(0, residual.shape[:2]))
-                       for pictures, residual in self.fit.residuals(made)])
+                       for pictures, residual in residuals])
 
     def give(self, made: Tensor, losses: Tensor) -> tuple[list[Tensor], Tensor]:
         """Return the picture of each one's best start, and the mean of their losses."""
@@ -67,22 +67,27 @@ class TwoPlayers(Latent):
     def __init__(self, fit: Search, optimizer: torch.optim.Adam):
         super().__init__(fit, optimizer)
         self.made: Tensor | None = None         # of the codes as they are, with its graph
+        self.ours: Sequence = ()                # and its residuals
 
     def step(self, step: int) -> tuple[list[Tensor], Tensor]:
         prior = self.fit.prior
         codes, opponents = prior.codes, prior.opponents
-        made = self.made if self.made is not None else prior.made(codes)
+        if self.made is None:
+            self.made = prior.made(codes)
+            self.ours = self.fit.residuals(self.made)
         against = self.fit.residuals(prior.made(opponents))
-        value = self.value(self.fit.residuals(made), detached(against), step, 0)
+        value = self.value(self.ours, detached(against), step, 0)
         (codes.grad,), opponents.grad = torch.autograd.grad(value.sum(), codes), None
         self.optimizer.step()
+        made, ours = self.made.detach(), detached(self.ours)
         # the codes' new pictures serve twice: as what the opponents play against, and in the next step
         self.made = prior.made(codes)
-        value = self.value(detached(self.fit.residuals(self.made)), against, step, 1)
+        self.ours = self.fit.residuals(self.made)
+        value = self.value(detached(self.ours), against, step, 1)
         codes.grad, (opponents.grad,) = None, torch.autograd.grad(-value.sum(), opponents)
         self.optimizer.step()
-        made, order = made.detach(), self.order(step, 0)
-        return self.give(made, self.candidates(made, lambda r: robust_loss(
+        order = self.order(step, 0)
+        return self.give(made, self.candidates(ours, lambda r: robust_loss(
             r.flatten(1).square(), order(r), self.fit.bucket)))
 
     def value(self, ours: Sequence, theirs: Sequence, step: int, player: int) -> Tensor:

@@ -7,10 +7,13 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import Function
 from torch.nn import functional as F
 
 PUBLISHED = (512, 512, 512, 512, 256, 128, 64, 32, 16)      # channels at 4, 8, ... 1024 pixels
 _EPSILON = 1e-8
+_SLOPE = 0.2        # of the leaky ReLU
+_FOLDED = 32        # pixels a side from which folding a kernel is worth its time
 
 
 class EqualizedConv2d(nn.Conv2d):
@@ -26,8 +29,12 @@ class EqualizedConv2d(nn.Conv2d):
     def reset_parameters(self) -> None:
         _standard(self)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self._conv_forward(x, self.weight * self.gain, None if self.bias is None else self.bias * self.gain)
+    def forward(self, x: Tensor, enlarge: bool = False) -> Tensor:
+        """Return the convolution of x, or of x at twice the size."""
+        bias = None if self.bias is None else self.bias * self.gain
+        if not self.weight.requires_grad and (bias is None or not bias.requires_grad):
+            return _Fixed.apply(x, self.weight, bias, self.gain, enlarge)
+        return self._conv_forward(enlarged(x) if enlarge else x, self.weight * self.gain, bias)
 
 
 class EqualizedLinear(nn.Linear):
@@ -41,7 +48,8 @@ class EqualizedLinear(nn.Linear):
         _standard(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight * self.gain, None if self.bias is None else self.bias * self.gain)
+        # x times the gain is small, and the graph would keep the weights times the gain
+        return F.linear(x * self.gain, self.weight, None if self.bias is None else self.bias * self.gain)
 
 
 def _standard(layer: nn.Module) -> None:
@@ -49,9 +57,90 @@ def _standard(layer: nn.Module) -> None:
     nn.init.zeros_(layer.bias)
 
 
+class _Fixed(Function):
+    """x -> gain * W * x + b for weights of which no gradient is asked; with `enlarge`, of x at twice the size.
+
+    Torch's own convolution keeps its input and the weights times the gain for the gradient of the weights, several
+    times the memory of all that is needed. An enlarged x has four equal pixels in each 2x2 block: from `_FOLDED` pixels
+    on, the kernel is folded instead (`folded`), for 4 products a weight and pixel in place of 9.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, gain: float, enlarge: bool) -> Tensor:
+        ctx.save_for_backward(weight)
+        ctx.gain, ctx.enlarge, ctx.fold, ctx.dtype = gain, enlarge, enlarge and x.shape[2] >= _FOLDED, x.dtype
+        x, weight = _times(gain, x, weight)
+        if ctx.fold:
+            return F.conv_transpose2d(x, folded(weight), bias, stride=2, padding=1)
+        return F.conv2d(enlarged(x) if enlarge else x, weight, bias, padding=weight.shape[2] // 2)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple:
+        (weight,) = ctx.saved_tensors
+        gradient, weight = _times(ctx.gain, gradient, weight.to(gradient.dtype))
+        if ctx.fold:
+            back = F.conv2d(gradient, folded(weight), stride=2, padding=1)
+        else:
+            back = F.conv_transpose2d(gradient, weight, padding=weight.shape[2] // 2)
+            if ctx.enlarge:
+                back = F.avg_pool2d(back, 2, divisor_override=1)
+        return back.to(ctx.dtype), None, None, None, None
+
+
+def _times(gain: float, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return x and weight, of which the smaller one is multiplied by the gain."""
+    return (x * gain, weight) if x.numel() < weight.numel() else (x, weight * gain)
+
+
+def folded(weight: Tensor) -> Tensor:
+    """Return kernels (inputs, outputs, 4, 4), transposed with stride 2, for (outputs, inputs, 3, 3) after enlarging.
+
+    Each is the sum of the four 3x3 kernels that a pixel's copies meet, as in the official code of progressive GANs.
+    """
+    k = F.pad(weight.flip(2, 3).transpose(0, 1), (1, 1, 1, 1))
+    k = k[:, :, 1:] + k[:, :, :-1]
+    return k[..., 1:] + k[..., :-1]
+
+
 def pixel_norm(x: Tensor) -> Tensor:
     """Return x / sqrt(mean over the channels (axis 1) of x^2 + 1e-8)."""
-    return x * torch.rsqrt(x.square().mean(1, keepdim=True) + _EPSILON)
+    return _Norm.apply(x, 1.0, False)[0]
+
+
+def leaky_norm_(x: Tensor) -> Tensor:
+    """Return the pixel norm of leaky_relu(x), written over x: for what a convolution has just made."""
+    return _Norm.apply(x, _SLOPE, True)[0]
+
+
+class _Norm(Function):
+    """x -> y = r x', r with x' = leaky_relu(x) of a slope, r = (mean over axis 1 of x'^2 + 1e-8)^(-1/2).
+
+    Of all these y and r alone are kept for the gradient: y has the signs of x. r is an output since the gradient of the
+    gradient goes through it.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, slope: float, inplace: bool) -> tuple[Tensor, Tensor]:
+        if inplace:
+            ctx.mark_dirty(x)
+        y = F.leaky_relu(x, slope, inplace) if inplace or slope != 1 else x.clone()
+        r = torch.rsqrt(y.square().mean(1, keepdim=True) + _EPSILON)
+        y.mul_(r)
+        ctx.save_for_backward(y, r)
+        ctx.slope = slope
+        ctx.set_materialize_grads(False)
+        return y, r
+
+    @staticmethod
+    def backward(ctx, of_y: Tensor | None, of_r: Tensor | None) -> tuple[Tensor, None, None]:
+        y, r = ctx.saved_tensors
+        of_y = torch.zeros_like(y) if of_y is None else of_y
+        along = (of_y * y).mean(1, keepdim=True)
+        if of_r is not None:
+            along = along + r * of_r / y.shape[1]
+        back = r * torch.addcmul(of_y, y, along, value=-1)
+        # by the signs of y, as torch differentiates a leaky ReLU in place
+        return torch.ops.aten.leaky_relu_backward(back, y, ctx.slope, True), None, None
 
 
 def with_batch_deviation(x: Tensor, group: int = 4) -> Tensor:
@@ -101,15 +190,14 @@ class Generator(nn.Module):
 
     def forward(self, z: Tensor, scale: int | None = None, fade: float = 0.0) -> Tensor:
         scale = len(self.scale_layers) if scale is None else scale
-        x = F.leaky_relu(self.format_layer(pixel_norm(z)), 0.2)
+        x = F.leaky_relu(self.format_layer(pixel_norm(z)), _SLOPE)
         x = pixel_norm(x.view(-1, self.channels[0], 4, 4))
-        x = pixel_norm(F.leaky_relu(self.group_scale0[0](x), 0.2))
+        x = leaky_norm_(self.group_scale0[0](x))
         coarse = x
         for layers in self.scale_layers[:scale]:
             coarse = x
-            x = F.interpolate(x, scale_factor=2, mode="nearest")
-            for conv in layers:
-                x = pixel_norm(F.leaky_relu(conv(x), 0.2))
+            first, second = layers
+            x = leaky_norm_(second(leaky_norm_(first(x, enlarge=True))))
         picture = self.to_rgb_layers[scale](x)
         if scale and fade:
             picture = torch.lerp(picture, enlarged(self.to_rgb_layers[scale - 1](coarse)), fade)
@@ -138,18 +226,18 @@ class Critic(nn.Module):
     def forward(self, x: Tensor, scale: int | None = None, fade: float = 0.0) -> Tensor:
         scale = len(self.scale_layers) if scale is None else scale
         picture, top = x, scale
-        x = F.leaky_relu(self.from_rgb_layers[scale](x), 0.2)
+        x = F.leaky_relu(self.from_rgb_layers[scale](x), _SLOPE)
         for layers in reversed(self.scale_layers[:scale]):
             for conv in layers:
-                x = F.leaky_relu(conv(x), 0.2)
+                x = F.leaky_relu(conv(x), _SLOPE)
             x = F.avg_pool2d(x, 2)
             if fade and scale == top:
-                coarse = F.leaky_relu(self.from_rgb_layers[top - 1](F.avg_pool2d(picture, 2)), 0.2)
+                coarse = F.leaky_relu(self.from_rgb_layers[top - 1](F.avg_pool2d(picture, 2)), _SLOPE)
                 x = torch.lerp(x, coarse, fade)
             scale -= 1
         conv, linear = self.group_scale_zero
-        x = F.leaky_relu(conv(with_batch_deviation(x)), 0.2)
-        x = F.leaky_relu(linear(x.flatten(1)), 0.2)
+        x = F.leaky_relu(conv(with_batch_deviation(x)), _SLOPE)
+        x = F.leaky_relu(linear(x.flatten(1)), _SLOPE)
         return self.decision_layer(x).squeeze(1)
 
 

@@ -17,7 +17,10 @@ from lipfw.folder import label_parts
 from lipfw.folder import options as relevant
 from lipfw.report.origin import Origin, origins, spans
 
-METRICS = ("psnr_peak", "psnr_picked", "psnr_final", "ssim_picked", "loss", "seconds")  # of a round; PSNR in dB
+# Numbers of a round, each of which may be missing: PSNR in dB, MSE in the range [-1, 1], of trainings the sliced
+# Wasserstein distance (swd) in 1/1000 and none of these
+METRICS = ("psnr_peak", "psnr_picked", "psnr_final", "ssim_picked", "mse_peak", "mse_picked", "mse_final", "swd",
+           "loss", "seconds")
 _FILES = ("result.json", "rounds.jsonl", "config.yaml")     # any of them makes a folder a run folder
 
 
@@ -27,8 +30,9 @@ class Run:
 
     `base` is <task>-<image>-<prior>-<pruner>. `options` are the flat options (`task.sigma`) that change the result,
     without the seeds, and `seeds` are those. `protocol` are the task's recommended settings, which options may follow.
-    `rounds` are the records of rounds.jsonl, round r at index r: METRICS may be None. `best_round` was chosen without
-    the clean picture. `degraded` has psnr (dB) and ssim of the measurement, None where no clean picture is known.
+    `rounds` are the records of rounds.jsonl, round r at index r: METRICS may be None or missing, and of several
+    pictures `images` has each one's. `best_round` was chosen without the clean picture. `degraded` has psnr (dB) and
+    ssim of the measurement, None where no clean picture is known.
 
     `found` tells where the replayed tickets were found. The option `pruner.path` then names what found them and not
     where they lie, and their seed is one of `seeds`: replays of tickets that differ in their seeds are one group.
@@ -45,6 +49,11 @@ class Run:
     degraded: Mapping[str, float | None]
     found: Sequence[Origin] = ()
     ended: str | None = None
+
+    @property
+    def generator(self) -> bool:
+        """The prior is a trained generator, or one in training, and not an untrained network."""
+        return str(self.options["prior._target_"]).startswith("lipfw.prior.pggan.")
 
 
 @dataclass(frozen=True)
@@ -208,6 +217,10 @@ def _rounds(records, name: str) -> list[dict]:
             must = key in ("sparsity", "params_left")
             if not _number_or_none(r.get(key)) or must and r.get(key) is None:
                 raise ValueError(f"{name}: {key} of round {i} is {r.get(key)!r}, not a number")
+        images = r.get("images", {})
+        if not isinstance(images, dict) or not all(isinstance(x, dict) and all(map(_number_or_none, x.values()))
+                                                   for x in images.values()):
+            raise ValueError(f"{name}: images of round {i} do not hold the scores of each picture")
     return records
 
 

@@ -4,7 +4,7 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lipfw.report.read import METRICS, Run, natural
 
@@ -18,7 +18,8 @@ _SAME = 0.001 + 1e-9        # sparsities no further apart than a thousandth are 
 class Stat:
     """Mean and sample standard deviation (n - 1 below) of the `n` values that there are.
 
-    `mean` is None without values, `sd` with fewer than two: one run tells nothing of the spread.
+    `mean` is None without values, `sd` with fewer than two: one run tells nothing of the spread. But of a group of one
+    run whose generator made several pictures, `sd` is that over the pictures (`Group.over_pictures`), and `n` is 1.
     """
 
     mean: float | None
@@ -70,6 +71,20 @@ class Group:
     lost: Stat
 
     @property
+    def generator(self) -> bool:
+        """The prior is a generator."""
+        return self.runs[0].generator
+
+    @property
+    def over_pictures(self) -> bool:
+        """Deviations are those over the pictures of a single run."""
+        return _over_pictures(self.runs)
+
+    def has(self, metric: str) -> bool:
+        """Return whether a round has a value."""
+        return any(r.stats[metric].n for r in self.rows)
+
+    @property
     def label(self) -> str:
         return " ".join([self.base, *(_shown(k, v) for k, v in self.options.items())])
 
@@ -93,15 +108,28 @@ class Comparison:
     sparsities: Sequence[float]
     rows: Sequence[Sequence[Row | None]]
 
+    @property
+    def labels(self) -> list[str]:
+        """What tells the groups apart: `imp rate=0.5`.
+
+        Of tickets that were replayed, `ticket of imp`, if all were found by one task, image and prior; else their run.
+        """
+        found = {o.label.rpartition("-")[0] for g in self.groups for r in g.runs for o in r.found}
+        labels = [g.pruner for g in self.groups]
+        if len(found) == 1:
+            start = f"path={found.pop()}-"
+            labels = [label.replace(start, "of ") for label in labels]
+        return labels
+
     def stats(self, metric: str) -> list[list[Stat]]:
         """Return a list a column, with the statistics of each group."""
         return [[row.stats[metric] if row else Stat.of([]) for row in column] for column in self.rows]
 
 
-def best(column: Iterable[Stat]) -> float | None:
-    """Return the highest mean; None where there are no two different ones, so that none is better than another."""
+def best(column: Iterable[Stat], lowest: bool = False) -> float | None:
+    """Return the highest mean, or the lowest; None where there are no two different ones: none is better then."""
     means = {s.mean for s in column if s.mean is not None}
-    return max(means) if len(means) > 1 else None
+    return (min if lowest else max)(means) if len(means) > 1 else None
 
 
 @dataclass(frozen=True)
@@ -188,8 +216,20 @@ def _rows(runs: Sequence[Run]) -> list[Row]:
         there = [r.rounds[i] for r in runs if i < len(r.rounds)]
         sparsity, params = (statistics.mean(r[k] for r in there) for k in ("sparsity", "params_left"))
         rows.append(Row(i, sparsity, params, len(there), chosen[i], chosen[i] == most,
-                        {m: Stat.of(r.get(m) for r in there) for m in METRICS}))
+                        {m: _stat(m, there, _over_pictures(runs)) for m in METRICS}))
     return rows
+
+
+def _stat(metric: str, records: Sequence[dict], over_pictures: bool) -> Stat:
+    stat = Stat.of(r.get(metric) for r in records)
+    if over_pictures and stat.n:
+        (record,) = records
+        return replace(stat, sd=Stat.of(scores.get(metric) for scores in record["images"].values()).sd)
+    return stat
+
+
+def _over_pictures(runs: Sequence[Run]) -> bool:
+    return len(runs) == 1 and runs[0].generator and all(len(r.get("images", ())) > 1 for r in runs[0].rounds)
 
 
 def _by_sparsity(groups: Sequence[Group]) -> list[dict[int, Row]]:

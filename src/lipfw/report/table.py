@@ -2,7 +2,7 @@
 import csv
 import io
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from rich.console import Console
 from rich.console import Group as Lines
@@ -13,11 +13,37 @@ from lipfw.report.origin import spans
 from lipfw.report.read import METRICS, Runs
 from lipfw.report.stats import Comparison, Group, Row, Stat, Twin, best
 
-_COMPARED = {"psnr_picked": "PSNR picked", "psnr_peak": "PSNR peak"}
-_PSNR = ("psnr_peak", "psnr_picked", "psnr_final")
-_MEANING = ("PSNR in dB, mean {pm} standard deviation over seeds (n): of the best step (peak, an oracle), of the one "
-            "picked without the clean picture, and of the last; SSIM of the picked; (k): only k runs have a value; "
-            "*: the round chosen most often")
+_COMPARED = {"psnr_picked": "PSNR picked, dB", "mse_picked": "MSE picked, lower is better",
+             "psnr_peak": "PSNR peak, dB", "swd": "distance, lower is better"}
+_LOW = ("mse_picked", "swd")        # the best is the lowest
+_HEADS = {"psnr_peak": ("peak", "PSNR peak"), "psnr_picked": ("picked", "PSNR picked"),
+          "psnr_final": ("final", "PSNR final"), "ssim_picked": ("SSIM", "SSIM picked"), "mse_picked": ("MSE", "MSE"),
+          "swd": ("distance", "distance"), "loss": ("loss", "loss")}        # in the terminal, and elsewhere
+_SCALED = ("mse_picked", "loss")    # in the terminal
+
+
+def _meaning(groups: Sequence[Group], pm: str) -> str:
+    """Return the footnote of the tables: what their numbers are."""
+    parts = []
+    if any("psnr_picked" in metrics(g) for g in groups):
+        parts = [f"PSNR in dB, mean {pm} standard deviation over seeds (n): of the best step (peak, an oracle), of the "
+                 "one picked without the clean picture, and of the last", "SSIM of the picked"]
+    if any("mse_picked" in metrics(g) for g in groups):
+        parts += ["MSE of the picked: per value, in the range [-1, 1]"]
+    if any("swd" in metrics(g) for g in groups):
+        parts += ["distance: the sliced Wasserstein distance of made and real pictures in 1/1000, mean "
+                  f"{pm} standard deviation over seeds (n)"]
+    if any(g.over_pictures for g in groups):
+        parts += [f"where a generator's n is 1: {pm} standard deviation over the pictures of that seed"]
+    return "; ".join([*parts, "(k): only k runs have a value", "*: the round chosen most often"])
+
+
+def metrics(group: Group) -> list[str]:
+    """Return the metrics of a group's table, in its order: of a training its distance alone."""
+    if group.has("swd"):
+        return ["swd"]
+    return ["psnr_peak", "psnr_picked", "psnr_final", *["mse_picked"] * (group.generator and group.has("mse_picked")),
+            "ssim_picked", "loss"]
 
 
 def terminal(groups: Sequence[Group], comparisons: Sequence[Comparison], console: Console) -> Lines:
@@ -26,23 +52,25 @@ def terminal(groups: Sequence[Group], comparisons: Sequence[Comparison], console
     lines = []
     for c in comparisons:
         for metric, name in _compared(c):
-            lines += [Text(f"{c.title}: {name}, dB (*: the best)", style="bold"),
+            lines += [Text(f"{c.title}: {name} (*: the best)", style="bold"),
                       *_side_by_side(c, metric, console.width, pm), Text("")]
     for g in groups:
-        scale = _scale([r.stats["loss"].mean for r in g.rows])
+        shown = metrics(g)
+        if "mse_picked" in shown:       # 80 columns have no room for both; a generator's picked is its final, mostly
+            shown.remove("psnr_final")
+        scales = {m: _scale(r.stats[m].mean for r in g.rows) for m in shown if m in _SCALED}
         table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-        heads = ("round", "sparse", "params", "n", "peak", "picked", "final", "SSIM", f"loss/{scale:.0e}", "time")
-        for head, width in zip(heads, (8, 6, 6, 2, 9, 9, 9, 9, 8, 4), strict=True):
-            table.add_column(head.replace("e-0", "e-").replace("/1e+00", ""), justify="right", min_width=width)
+        heads = {_HEADS[m][0] + _power(scales.get(m, 1)): 8 if m == "loss" else 9 for m in shown}
+        for head, width in {"round": 8, "sparse": 6, "params": 6, "n": 2, **heads, "time": 4}.items():
+            table.add_column(head, justify="right", min_width=width)
         if g.degraded["psnr"].n:
             n = len(g.runs)
-            psnr, ssim = (_pair(g.degraded[k], digits, n, pm) for k, digits in (("psnr", 2), ("ssim", 3)))
-            table.add_row("degraded", "", "", str(n), "", psnr, "", ssim)
+            degraded = {f"{k}_picked": _pair(g.degraded[k], d, n, pm) for k, d in (("psnr", 2), ("ssim", 3))}
+            table.add_row("degraded", "", "", str(n), *(degraded.get(m, "") for m in shown))
         for r in g.rows:
             table.add_row(("*" if r.marked else "") + str(r.round), f"{r.sparsity:.2%}", _count(r.params_left),
-                          str(r.n), *(_pair(r.stats[m], 2, r.n, pm) for m in _PSNR),
-                          _pair(r.stats["ssim_picked"], 3, r.n, pm), _pair(r.stats["loss"], 2, r.n, pm, scale),
-                          _time(r.stats["seconds"].mean))
+                          str(r.n), *(_pair(r.stats[m], 3 if m == "ssim_picked" else 2, r.n, pm, scales.get(m, 1))
+                                      for m in shown), _time(r.stats["seconds"].mean))
         lost = choice_lost(g, _pair(g.lost, 2, len(g.runs), pm))
         lines += [Text(g.label, style="bold"), table, *map(Text, [choice(g), *lost]), Text("")]
     if used := tickets_used(groups):
@@ -52,67 +80,73 @@ def terminal(groups: Sequence[Group], comparisons: Sequence[Comparison], console
         for cells in used[1:]:
             table.add_row(*cells)
         lines += [Text("tickets used", style="bold"), table, Text("")]
-    return Lines(*lines, Text(_MEANING.format(pm=pm), style="dim"))
+    return Lines(*lines, Text(_meaning(groups, pm), style="dim"))
 
 
 def to_csv(groups: Sequence[Group]) -> str:
     """Return one header and one line a group and round, all digits, empty where there is no value.
 
-    PSNR in dB, seconds of one round; `chosen` counts the runs that chose the round without the clean picture; the
-    degraded_ and lost_ columns (what `Group.lost` is) repeat in each line of a group. The last columns are the options
-    that tell the groups apart.
+    PSNR in dB, MSE in the range [-1, 1], swd in 1/1000, seconds of one round; `chosen` counts the runs that chose the
+    round without the clean picture; `sd_over` says whether _sd columns are over seeds or, of a single run of a
+    generator, over pictures; the degraded_ and lost_ columns (what `Group.lost` is) repeat in each line of a group. The
+    last columns are the options that tell the groups apart.
     """
     options = list(dict.fromkeys(k for g in groups for k in g.options))
     names = [*METRICS, "degraded_psnr", "degraded_ssim", "lost_psnr"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["group", "round", "sparsity", "params_left", "n", "chosen",
+    writer.writerow(["group", "round", "sparsity", "params_left", "n", "chosen", "sd_over",
                      *(f"{name}_{part}" for name in names for part in ("mean", "sd", "n")), *options])
     for g in groups:
         for r in g.rows:
             stats = [*(r.stats[m] for m in METRICS), g.degraded["psnr"], g.degraded["ssim"], g.lost]
             writer.writerow([g.label, r.round, r.sparsity, r.params_left, r.n, r.chosen,
+                             "pictures" if g.over_pictures else "seeds",
                              *(v for s in stats for v in (s.mean, s.sd, s.n)), *(g.options.get(k) for k in options)])
     return text.getvalue()
 
 
 def to_markdown(groups: Sequence[Group], comparisons: Sequence[Comparison], remarks: Sequence[str]) -> str:
     """Return the comparisons and one GitHub table a group, and below them what is not in the tables."""
-    heads = ("round", "sparsity", "params left", "n", "PSNR peak", "PSNR picked", "PSNR final", "SSIM picked", "loss",
-             "seconds")
     text = []
     for c in comparisons:
         for metric, name in _compared(c):
-            columns = _marked(c, metric, lambda stat, n: _long(stat, ".2f", n), "**{}**")
-            labels = [f"`{g.pruner}`" for g in c.groups]
-            text += [f"### `{c.title}`: {name}, dB (bold: the best)", "",
+            spec = _spec(metric, (s.mean for column in c.stats(metric) for s in column))
+            columns = _marked(c, metric, lambda stat, n, spec=spec: _long(stat, spec, n), "**{}**")
+            labels = [f"`{label}`" for label in c.labels]
+            text += [f"### `{c.title}`: {name} (bold: the best)", "",
                      *_table(["pruner", "n", *(f"{s:.2%}" for s in c.sparsities)],
                              zip(labels, [len(g.runs) for g in c.groups], *columns, strict=True), left=1), ""]
     for g in groups:
-        rows = [_markdown_cells(r) for r in g.rows]
+        shown = metrics(g)
+        specs = {m: _spec(m, (r.stats[m].mean for r in g.rows)) for m in shown}
+        heads = ["round", "sparsity", "params left", "n", *(_HEADS[m][1] for m in shown), "seconds"]
+        rows = [_markdown_cells(r, specs) for r in g.rows]
         if g.degraded["psnr"].n:
-            psnr, ssim = (_long(g.degraded[k], spec, len(g.runs)) for k, spec in (("psnr", ".2f"), ("ssim", ".3f")))
-            rows.insert(0, ["degraded", "", "", len(g.runs), "", psnr, "", ssim, "", ""])
+            degraded = {m: _long(g.degraded[k], specs[m], len(g.runs))
+                        for m, k in (("psnr_picked", "psnr"), ("ssim_picked", "ssim"))}
+            rows.insert(0, ["degraded", "", "", len(g.runs), *(degraded.get(m, "") for m in shown), ""])
         lost = choice_lost(g, _long(g.lost, ".2f", len(g.runs)))
         text += [f"### `{g.label}`", "", *_table(heads, rows, left=0), "", choice(g).replace("*", r"\*"),
                  *(f"\n{line}" for line in lost), ""]
     if used := tickets_used(groups):
         rows = [(f"`{label}`", f"`{by}`", *cells) for label, by, *cells in used[1:]]
         text += ["### tickets used", "", *_table(used[0], rows, left=2), ""]
-    text += [_MEANING.format(pm="±").replace("*", r"\*") + ".", ""]
+    text += [_meaning(groups, "±").replace("*", r"\*") + ".", ""]
     if remarks:
         text += [*(f"- {remark}" for remark in remarks), ""]
     return "\n".join(text)
 
 
 def choice(group: Group) -> str:
-    """Return the line that tells how often which round was chosen without the clean picture."""
+    """Return the line that tells how often which round was chosen: without the clean picture, or by the distance."""
+    how = "by the distance" if group.has("swd") else "without the clean picture"
     chosen = sorted((r for r in group.rows if r.chosen), key=lambda r: -r.chosen)
     n = len(group.runs)
     if n == 1:
-        return f"* chosen without the clean picture: round {chosen[0].round}"
+        return f"* chosen {how}: round {chosen[0].round}"
     often = ", ".join(f"round {r.round} ({r.chosen} of {n})" for r in chosen)
-    return f"* chosen without the clean picture: {often}"
+    return f"* chosen {how}: {often}"
 
 
 def choice_lost(group: Group, shown: str) -> list[str]:
@@ -155,14 +189,15 @@ def remarks(runs: Runs, twins: Sequence[Twin]) -> list[str]:
 
 def _compared(c: Comparison) -> list[tuple[str, str]]:
     """Return (metric, name) of what has a value: nothing, where the clean picture is not known."""
-    return [(m, name) for m, name in _COMPARED.items() if any(s.n for column in c.stats(m) for s in column)]
+    return [(m, name) for m, name in _COMPARED.items() if any(s.n for column in c.stats(m) for s in column)
+            and (m != "mse_picked" or c.groups[0].generator)]
 
 
 def _marked(c: Comparison, metric: str, cell: Callable[[Stat, int], str], mark: str) -> list[list[str]]:
     """Return the cells of each column, the best ones put into `mark`."""
     columns = []
     for column in c.stats(metric):
-        most = best(column)
+        most = best(column, lowest=metric in _LOW)
         texts = [cell(s, len(g.runs)) for s, g in zip(column, c.groups, strict=True)]
         columns.append([mark.format(t) if s.mean is not None and s.mean == most else t
                         for t, s in zip(texts, column, strict=True)])
@@ -171,9 +206,10 @@ def _marked(c: Comparison, metric: str, cell: Callable[[Stat, int], str], mark: 
 
 def _side_by_side(c: Comparison, metric: str, width: int, pm: str) -> list[Table]:
     """Return a table of a row a group and a column a sparsity; what is too wide for one goes into more, below it."""
+    digits = int(_spec(metric, (s.mean for column in c.stats(metric) for s in column))[1:-1])
     columns = [[f"{s:.2%}", *cells] for s, cells in
-               zip(c.sparsities, _marked(c, metric, lambda stat, n: _pair(stat, 2, n, pm), "*{}"), strict=True)]
-    labels = ["pruner", *(g.pruner for g in c.groups)]
+               zip(c.sparsities, _marked(c, metric, lambda stat, n: _pair(stat, digits, n, pm), "*{}"), strict=True)]
+    labels = ["pruner", *c.labels]
     counts = ["n", *(str(len(g.runs)) for g in c.groups)]
     widths = [max(map(len, column)) + 1 for column in columns]      # with the space before it
     room = width - max(map(len, counts)) - 1
@@ -204,8 +240,8 @@ def _pair(stat: Stat, digits: int, n: int, pm: str, scale: float = 1) -> str:
     if stat.mean is None:
         return "-"
     text = f"{stat.mean / scale:.{digits}f}"
-    if digits == 3:     # SSIM lies below 1: its 0 is room for another digit
-        text = text.replace("0.", ".", 1)
+    if digits > 2:      # SSIM and MSE lie below 1: their 0 is room for another digit
+        text = text.removeprefix("0").replace("-0.", "-.")
     if stat.sd is not None:
         sd = stat.sd / scale
         text += pm + (f"{sd:.{digits}f}".removeprefix("0") if sd < 0.995 else f"{sd:.{digits - 1}f}")
@@ -220,11 +256,10 @@ def _long(stat: Stat, spec: str, n: int) -> str:
     return text if stat.n == n else f"{text} ({stat.n})"
 
 
-def _markdown_cells(r: Row) -> list[str]:
+def _markdown_cells(r: Row, specs: Mapping[str, str]) -> list[str]:
     seconds = r.stats["seconds"].mean
     return [(r"\*" if r.marked else "") + str(r.round), f"{r.sparsity:.2%}", f"{r.params_left:,.0f}", str(r.n),
-            *(_long(r.stats[m], ".2f", r.n) for m in _PSNR), _long(r.stats["ssim_picked"], ".3f", r.n),
-            _long(r.stats["loss"], ".3e", r.n), "-" if seconds is None else f"{seconds:.1f}"]
+            *(_long(r.stats[m], spec, r.n) for m, spec in specs.items()), "-" if seconds is None else f"{seconds:.1f}"]
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence], left: int) -> list[str]:
@@ -236,10 +271,26 @@ def _line(cells: Sequence) -> str:
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
-def _scale(losses: Sequence[float | None]) -> float:
-    """Return the power of ten of the largest loss, so that losses take few digits."""
-    largest = max((abs(v) for v in losses if v is not None), default=0)
+def _spec(metric: str, means: Iterable[float | None]) -> str:
+    """Return how a metric is written in full: an MSE with three digits of the largest one."""
+    if metric == "mse_picked":
+        return f".{max(2, 2 - round(math.log10(_scale(means))))}f"
+    return {"ssim_picked": ".3f", "loss": ".3e"}.get(metric, ".2f")
+
+
+def _scale(values: Iterable[float | None]) -> float:
+    """Return the power of ten of the largest value, so that all take few digits."""
+    largest = max((abs(v) for v in values if v is not None), default=0)
     return 10.0 ** math.floor(math.log10(largest)) if largest else 1.0
+
+
+def _power(scale: float) -> str:
+    """Return what a head says of a scale.
+
+    >>> _power(1e-3), _power(1)
+    ('/1e-3', '')
+    """
+    return f"/{scale:.0e}".replace("e-0", "e-").replace("/1e+00", "")
 
 
 def _count(n: float) -> str:
