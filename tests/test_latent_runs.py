@@ -262,12 +262,8 @@ def test_trained_weights_that_cannot_be_had(go, with_trained):
 
 # ---- what is refused ---------------------------------------------------------------------------------------------
 
-<<<<<<< HEAD
 BAD = [(["image.size=32"], "makes pictures of 16x16 pixels and 3 channels, this one has 32x32 and 3; use "
                            "image.size=16"),
-=======
-BAD = [(["image.size=32"], "16x16 pixels and 3 channels, this one has 32x32 and 3; use image.size=16"),
->>>>>>> lat
        (["image=skimage", "image.name=camera"], "use image.size=16 and a colour picture"),
        (["prior.weights=celebahq25"], "did you mean celebahq256?"), (["prior.weights=no.pth"], "no weights at no.pth"),
        (["prior.weights=cut.safetensors"], "cut.safetensors is no readable safetensors file"),
