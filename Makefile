@@ -35,7 +35,7 @@ sanitize: setup  ## the kernels' tests under the address and undefined-behaviour
 lint: setup  ## style and common mistakes
 	$(PY) -m ruff check src tests benchmarks hatch_build.py
 
-bench: setup  ## how fast it is here, against published code: a page in bench/ (about 25 minutes)
+bench: setup  ## how fast it is here, against published code: a page in bench/ (about 30 minutes)
 	$(PY) -m benchmarks
 
 wheel: setup  ## build the wheel into dist/
