@@ -83,8 +83,8 @@ def test_what_a_run_leaves(go):
                      *(f"tickets/round_0{r}.safetensors" for r in range(3))}
     rounds = read_jsonl(folder / "rounds.jsonl")
     assert list(rounds[0]) == ["round", "sparsity", "params_left", "empty_layers", "loss", "psnr_peak", "psnr_picked",
-                               "psnr_final", "ssim_peak", "ssim_picked", "ssim_final", "step_peak", "step_picked",
-                               "step_first", "step_last", "kernel", "seconds"]
+                               "psnr_final", "ssim_peak", "ssim_picked", "ssim_final", "mse_peak", "mse_picked",
+                               "mse_final", "step_peak", "step_picked", "step_first", "step_last", "kernel", "seconds"]
     assert [r["round"] for r in rounds] == [0, 1, 2] and result["rounds"] == rounds
     steps = read_jsonl(folder / "steps.jsonl")
     assert [(r["round"], r["step"]) for r in steps] == [(r, s) for r in range(3) for s in (2, 4, 6)]
