@@ -57,7 +57,7 @@ class Training(Job):
         return SampleRecorder(folder, self.pruning, about, self.task.save_trained, self.task.half)
 
     def finish(self, folder: Path, recorder: Records, rounds: list[dict], best: int) -> dict:
-        """Copy the best round's samples and, of a training without pruning, write its generator."""
+        """Write samples.png, the samples of the best round."""
         write_atomic(folder / "samples.png", partial(_copy, folder / f"samples/round_{best:02d}.png"))
         return {"oracle_round": None, "degraded": {"psnr": None, "ssim": None}}
 

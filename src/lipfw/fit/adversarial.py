@@ -1,7 +1,7 @@
 """Training a generator against a critic: WGAN-GP, in rounds, as a LightningModule."""
 import copy
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -67,6 +67,7 @@ class Adversarial(Stepped):
         self.register_buffer("pixels", pixels, persistent=False)
         self.register_buffer("distance", torch.tensor(torch.nan))       # the last sliced Wasserstein distance
         self.masks: dict[str, Mask] = {}                                # by network: those that are held
+        self.zero_gradients: dict[str, Callable[[], None]] = {}         # for each of them
         self.sheets: list[tuple[int, Tensor]] = []                      # steps and samples of the last batch
 
     def where(self, step: int) -> tuple[int, float]:
@@ -118,13 +119,13 @@ class Adversarial(Stepped):
         of_d.zero_grad(set_to_none=True)
         loss, distance, slope = self.critic_loss(real, step, scale, fade)
         loss.backward()
-        self._masked("critic", self.critic)
+        self._masked("critic")
         of_d.step()
 
         of_g.zero_grad(set_to_none=True)
         # only the generator's gradients are wanted: those of the critic's weights would take as long again
         self.generator_loss(step, scale, fade).backward(inputs=list(generator.parameters()))
-        self._masked("prior.network", generator)
+        self._masked("prior.network")
         of_g.step()
         with torch.no_grad():
             for mean, now in zip(self.average.parameters(), generator.parameters(), strict=True):
@@ -262,6 +263,7 @@ class Adversarial(Stepped):
         self.masks.pop(target, None)
         if mask is not None:
             self.masks[target] = mask
+            self.zero_gradients[target] = mask.gradients(self.get_submodule(target))
             self._zero(target)
 
     def start_from(self, weights: Mapping[str, Tensor]) -> None:
@@ -277,9 +279,9 @@ class Adversarial(Stepped):
             mask.apply(held)
         forget(optimizer, network, mask)
 
-    def _masked(self, target: str, network: nn.Module) -> None:
+    def _masked(self, target: str) -> None:
         if target in self.masks:
-            self.masks[target].gradients(network)()
+            self.zero_gradients[target]()
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")

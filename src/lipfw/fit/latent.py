@@ -56,12 +56,13 @@ class Latent(Eager):
 
 
 class TwoPlayers(Latent):
-    """The median-of-means game of Jalal et al. (2020): codes z_f against opponents z_g, min over z_f of max over z_g of
+    """The median-of-means game of Jalal et al. (2020) between codes z_f and opponents z_g.
 
-    the median over buckets of measurements of the mean of (A G(z_f) - y)^2 - (A G(z_g) - y)^2. Measurements that are
-    grossly wrong sit in a few buckets, which the median leaves out. In a step z_f moves, then z_g against the new z_f,
-    each with buckets drawn anew; residuals are permuted, and not the matrix. Starts are compared, and the loss is told,
-    by the median of the means of (A G(z_f) - y)^2 itself.
+    min over z_f of max over z_g of the median, over buckets of measurements, of the mean of
+    (A G(z_f) - y)^2 - (A G(z_g) - y)^2. Measurements that are grossly wrong sit in a few buckets, which the median
+    leaves out. In a step z_f moves, then z_g against the new z_f, each with buckets drawn anew; residuals are permuted,
+    and not the matrix. Starts are compared, and the loss is told, by the median of the means of (A G(z_f) - y)^2
+    itself.
     """
 
     def __init__(self, fit: Search, optimizer: torch.optim.Adam):
@@ -103,6 +104,7 @@ class TwoPlayers(Latent):
 
 
 def detached(residuals: Sequence[tuple[list[int], Tensor]]) -> list[tuple[list[int], Tensor]]:
+    """Return residuals without their graphs."""
     return [(pictures, r.detach()) for pictures, r in residuals]
 
 
