@@ -1,8 +1,8 @@
 """Where a run stands, as its folder tells. No torch here."""
-import json
 from enum import StrEnum
 from pathlib import Path
 
+from lipfw import failed
 from lipfw.lock import holder
 
 
@@ -23,7 +23,7 @@ def state(folder: Path) -> State:
         return State.DONE
     if holder(folder) is not None:
         return State.RUNNING
-    if failure(folder) is not None:
+    if failed.read(folder) is not None:
         return State.FAILED
     return State.STOPPED if (folder / "config.yaml").exists() else State.WAITING
 
@@ -31,11 +31,3 @@ def state(folder: Path) -> State:
 def finished(folder: Path) -> bool:
     """Return whether a run has its result, which is written last."""
     return (Path(folder) / "result.json").exists()
-
-
-def failure(folder: Path) -> str | None:
-    """Return the first line of the error that a run has ended by, None if it has not."""
-    try:
-        return str(json.loads((Path(folder) / "failed.json").read_text())["error"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
