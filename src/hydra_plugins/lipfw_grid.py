@@ -4,7 +4,7 @@
 """
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
-from lipfw.grid import basic, local
+from lipfw.grid import basic, local, ray, slurm
 
 _HYDRAS_OWN = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
@@ -28,3 +28,11 @@ class GridSweeper(BasicSweeper):
 
 class LocalLauncher(local.Local):
     """See lipfw.grid.local."""
+
+
+class RayLauncher(ray.OnRay):
+    """See lipfw.grid.ray."""
+
+
+class SlurmLauncher(slurm.OnSlurm):
+    """See lipfw.grid.slurm."""

@@ -60,6 +60,7 @@ class GridLauncher(Launcher):
     """
 
     signals: Sequence[int] = (signal.SIGTERM, signal.SIGINT)
+    passes: Sequence[int] = (signal.SIGTERM,)       # what asks a run to stop
     tells = True        # runs have no terminal of their own, so that each one's end is told
 
     # --- an engine's part
@@ -80,8 +81,9 @@ class GridLauncher(Launcher):
     def ended(self, seconds: float) -> list[tuple[Job, Outcome]]:
         """Return the jobs that have ended since the last call, after waiting up to some seconds for one."""
 
-    def stop(self) -> None:
-        """Ask all jobs at work to keep their state and end."""
+    def stop(self) -> bool:
+        """Ask all jobs at work to keep their state and end; returns whether they will, and are to be waited for."""
+        return True
 
     def finish(self) -> None:
         """Free what `begin` has taken."""
@@ -155,7 +157,8 @@ class GridLauncher(Launcher):
                     job.let_go()
                 todo.clear()
                 elsewhere.clear()
-                self.stop()
+                if not self.stop():
+                    return
             while todo and self.room(at_work) and not asked():
                 job = todo.popleft()
                 if job.finished:
@@ -195,7 +198,7 @@ class GridLauncher(Launcher):
 
     def _end(self, job: Job, outcome: Outcome, tally: Tally) -> None:
         """Count a job that has ended, by what its folders say: a process can die after its result is written."""
-        seconds = time.monotonic() - job.started
+        seconds = outcome.seconds or time.monotonic() - job.started
         if job.finished:
             tally.end_done(job.cell, seconds)
         elif outcome.kind in ("failed", "done"):
@@ -212,7 +215,7 @@ class GridLauncher(Launcher):
         config = job.cell.whole()
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = job.number
-        return Order(config, self.function, list(argv.typed), os.getcwd(), environment, self.log(job))
+        return Order(config, self.function, list(argv.typed), os.getcwd(), environment, self.log(job), self.passes)
 
     def log(self, job: Job) -> str | None:
         """Return the file that a run's output goes to, None for the terminal."""

@@ -72,7 +72,7 @@ class Local(GridLauncher):
         for connection in wait(list(self._running), seconds):
             job, process, slot = self._running.pop(connection)
             try:
-                outcome = Outcome(*connection.recv())
+                outcome = connection.recv()
             except EOFError:
                 process.join()
                 outcome = Outcome("failed", died(process.exitcode))
@@ -82,9 +82,10 @@ class Local(GridLauncher):
             out.append((job, outcome))
         return out
 
-    def stop(self) -> None:
+    def stop(self) -> bool:
         for _, process, _ in self._running.values():
             process.terminate()
+        return True
 
     def finish(self) -> None:
         self.stop()
@@ -113,6 +114,6 @@ def _child(connection: Connection, order: Order) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     outcome = work(order)
     try:
-        connection.send((outcome.kind, outcome.error))
+        connection.send(outcome)
     except OSError:
         pass        # the grid is gone; the run's folder tells

@@ -1,9 +1,11 @@
 """What a worker does, whoever has started it: one cell of a grid, as Hydra does a job, and how it came out."""
 import os
+import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +19,7 @@ from omegaconf import DictConfig
 from lipfw import argv
 from lipfw.cores import wait_briefly
 from lipfw.errors import SeedsFailed
-from lipfw.interrupt import Interrupted
+from lipfw.interrupt import Interrupted, listening
 from lipfw.lock import Busy
 from lipfw.mistakes import explain
 
@@ -27,7 +29,7 @@ class Order:
     """All that a worker needs, also in another process or on another machine of the same file system.
 
     `config` is a cell's whole config, `function` does it, `typed` are the arguments of the command, `folder` the one to
-    work in, `environment` is set first, and output goes to `log` if there is one.
+    work in, `environment` is set first, output goes to `log` if there is one, and `signals` ask the run to stop.
     """
 
     config: DictConfig
@@ -36,14 +38,20 @@ class Order:
     folder: str
     environment: dict[str, str] = field(default_factory=dict)
     log: str | None = None
+    signals: Sequence[int] = (signal.SIGTERM,)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run came out: done, failed with the first line of its `error`, stopped on request, or busy elsewhere."""
+    """How a run came out: done, failed with the first line of its `error`, stopped `by` a signal, or busy elsewhere.
+
+    It took `seconds`, where that is known.
+    """
 
     kind: Literal["done", "failed", "stopped", "busy"]
     error: str | None = None
+    by: str | None = None
+    seconds: float | None = None
 
 
 def outcome(ret: JobReturn) -> Outcome:
@@ -52,7 +60,7 @@ def outcome(ret: JobReturn) -> Outcome:
         return Outcome("done")
     error = ret._return_value
     if isinstance(error, Interrupted):
-        return Outcome("stopped", str(error))
+        return Outcome("stopped", str(error), error.reason)
     each = error.errors.values() if isinstance(error, SeedsFailed) else [error]
     if all(isinstance(e, Busy) for e in each):
         return Outcome("busy", str(error))
@@ -76,7 +84,10 @@ def work(order: Order) -> Outcome:
     setup_globals()
     HydraConfig.instance().set_config(order.config)
     context = HydraContext(config_loader=None, callbacks=Callbacks(order.config))      # a job does not compose
-    return outcome(run_job(order.function, order.config, "hydra.sweep.dir", "hydra.sweep.subdir", context))
+    started = time.monotonic()
+    with listening(order.signals):
+        ret = run_job(order.function, order.config, "hydra.sweep.dir", "hydra.sweep.subdir", context)
+    return replace(outcome(ret), seconds=time.monotonic() - started)
 
 
 def _log_to(path: Path) -> None:
