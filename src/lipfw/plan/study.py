@@ -1,0 +1,1 @@
+def study(*a): return 0
