@@ -19,11 +19,12 @@ ALLOWED = {     # layer -> the lipfw modules it may import, besides itself
     "folder": {"errors", "listing"}, "argv": {"errors"},
     **{name: BASE | TOP | PARTS for name in TOP},
     "run": BASE | TOP | PARTS | HOST,
+    "grid": {"argv", "errors", "files", "folder", "terminal"},     # light: a sweep skips what is done in no time
     "cli": {"argv", "cores", "errors", "folder", "run"}, "__main__": {"cli"}, "__init__": set(),
 }
 LIBRARIES = {   # library -> the layers that may import it
-    "hydra": {"run", "restoring", "training", "tracking", "cli"},
-    "omegaconf": {"run", "restoring", "training", "tracking", "cli", "folder", "report"},
+    "hydra": {"grid", "run", "restoring", "training", "tracking", "cli"},
+    "omegaconf": {"grid", "run", "restoring", "training", "tracking", "cli", "folder", "report"},
     "pytorch_lightning": {"fit", "run", "job", "records", "recorder", "training", "tracking", "api"},
     "torchmetrics": {"fit"}, "wandb": set(), "skimage": {"image"},
     "rich": {"fit", "run", "job", "restoring", "training", "batch", "summary", "report", "tickets", "terminal"},
