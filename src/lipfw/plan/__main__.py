@@ -1,7 +1,8 @@
 """python -m lipfw.plan [options] [overrides as in python -m lipfw] | --study"""
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from rich.console import Console
 
@@ -9,9 +10,17 @@ from lipfw.cli import CONF, EXPERIMENTS, explain
 from lipfw.errors import InputError, nearest, number, whole
 from lipfw.grid.cells import opened
 from lipfw.plan.devices import DEVICES, Device, named
-from lipfw.plan.kinds import Kinds
-from lipfw.plan.study import study
-from lipfw.plan.table import assumptions, disk_line, hours_table, kinds_table, totals
+from lipfw.plan.kinds import Kind, Kinds
+from lipfw.plan.study import figures
+from lipfw.plan.table import (
+    assumptions,
+    disk_line,
+    figure_hours_table,
+    figures_table,
+    hours_table,
+    kinds_table,
+    totals,
+)
 from lipfw.plan.work import Planner, Work
 from lipfw.terminal import Parser, console, status, tell
 
@@ -73,22 +82,43 @@ def plan(args: argparse.Namespace, rest: Sequence[str]) -> int:
         raise InputError(f"{unknown} is no option of the plan{nearest(unknown, ours)}; see python -m lipfw.plan --help")
     planner = Planner(bool(not args.study if args.measure is None else args.measure),
                       lambda line: print(line, file=sys.stderr, flush=True))
-    out = console()
+    view = View(console(), devices, gpus, utilisation, floor)
     if args.study:
         if rest:
             raise InputError(f"--study plans the paper's study and takes no overrides, got {rest[0]}")
-        return study(out, planner, devices, gpus, utilisation, floor)
+        return _study(view, planner)
     kinds = Kinds()
     with opened(rest, CONF, EXPERIMENTS) as (cells, compose):
         for overrides in cells:
             kinds.add(compose(overrides).config)
-    return _show(out, kinds, planner, devices, gpus, utilisation, floor)
+    return _grid(view, planner, kinds)
 
 
-def _show(out: Console, kinds: Kinds, planner: Planner, devices: Sequence[Device], gpus: Sequence[int],
-          utilisation: float, floor: float) -> int:
-    works: list[Work] = []
-    failed: list[str] = []
+@dataclass(frozen=True)
+class View:
+    """Where the plan is printed, and what it assumes of how many of which devices."""
+
+    out: Console
+    devices: Sequence[Device]
+    gpus: Sequence[int]
+    utilisation: float
+    floor: float
+
+    def sums(self, works: Sequence[Work], where: str) -> None:
+        """Print what all runs take together, and what that rests on."""
+        self.out.print(totals(works), disk_line(works), sep="\n", soft_wrap=True)
+        for line in dict.fromkeys(r for w in works for r in w.remarks):
+            self.out.print(line, soft_wrap=True)
+        self.out.print()
+        self.out.print(hours_table(works, self.devices, self.gpus, self.utilisation, self.floor, where))
+        self.out.print()
+        self.out.print(*assumptions(self.utilisation, self.floor, where), sep="\n", style="dim", soft_wrap=True)
+        sys.stdout.flush()
+
+
+def _grid(view: View, planner: Planner, kinds: Iterable[Kind]) -> int:
+    """Print what the kinds of a grid take; returns 1 if one of them can't be planned, else 0."""
+    works, failed = [], []
     for kind in kinds:
         try:
             works.append(planner(kind))
@@ -97,21 +127,30 @@ def _show(out: Console, kinds: Kinds, planner: Planner, devices: Sequence[Device
                 raise
             failed.append(f"{kind.runs:,} run{'s' * (kind.runs > 1)} can't be planned: {message}")
     if works:
-        out.print(kinds_table(works))
-        out.print()
-        out.print(totals(works))
-        out.print(disk_line(works))
-        for line in dict.fromkeys(r for w in works for r in w.remarks):
-            out.print(line, soft_wrap=True)
-        out.print()
-        out.print(hours_table(works, devices, gpus, utilisation, floor, planner.where))
-        out.print()
-        for line in assumptions(utilisation, floor, planner.where, True):
-            out.print(line, style="dim", soft_wrap=True)
-    sys.stdout.flush()
+        view.out.print(kinds_table(works))
+        view.out.print()
+        view.sums(works, planner.where)
     for line in failed:
         tell(line)
     return int(bool(failed))
+
+
+def _study(view: View, planner: Planner) -> int:
+    """Print what the figures of the paper take; returns 0."""
+    done = []
+    for figure in figures(planner):
+        planner.say(f"{figure.name}: {figure.about}")
+        done.append(figure)
+    view.out.print(figures_table(done))
+    view.out.print()
+    for figure in done:
+        for remark in figure.remarks:
+            view.out.print(f"{figure.name}: {remark}", soft_wrap=True)
+    view.out.print()
+    view.out.print(figure_hours_table(done, view.devices, view.utilisation, view.floor))
+    view.out.print()
+    view.sums([w for figure in done for w in figure.works], planner.where)
+    return 0
 
 
 def _number(text: str) -> float | str:

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Iterator
 from types import SimpleNamespace
 
+import torch
 from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
@@ -68,7 +69,8 @@ def _counted(module: Restoration) -> int:
     fit = SimpleNamespace(prior=module.prior, loss=module.loss, residuals=module.residuals, objective=module.objective,
                           bucket=module.bucket, follow=lambda outputs, loss: None)
     stepper = module.search(fit, _Still()) if module.latent else Eager(fit, _Still(), None)
-    stepper.step(0)     # the game's first step makes pictures that later ones have from the step before
+    if module.latent:       # the game's first step makes pictures that later ones have from the step before
+        stepper.step(0)
     with Flops() as flops:
         stepper.step(1)
     return flops.total
@@ -76,7 +78,8 @@ def _counted(module: Restoration) -> int:
 
 def _of_training(module: Adversarial, scale: int) -> int:
     with _on_shapes(module), Flops() as flops:
-        real = at_scale(module.pixels[:module.batch], scale)
+        pixels = torch.empty(min(module.batch, len(module.pixels)), *module.pixels.shape[1:], dtype=torch.uint8)
+        real = at_scale(pixels, scale)
         module.critic_loss(real, 0, scale, 0.0)[0].backward()
         module.generator_loss(0, scale, 0.0).backward(inputs=list(module.prior.network.parameters()))
     return flops.total

@@ -31,7 +31,8 @@ class Kind:
 
     config: DictConfig
     pictures: list[Picture] | Dataset
-    step: str               # equal for kinds of which a step takes the same
+    work: str               # equal for kinds that take the same
+    step: str               # equal for those of which a step does
     side: int = 1
     cells: int = 0
 
@@ -63,10 +64,11 @@ class Kinds:
             pictures = self._pictures[named]
         node["prior"] = stand_in(node["prior"])
         work = _work(node, pictures)
-        kind = self._kinds.get(key := json.dumps(work, sort_keys=True))
+        key = json.dumps(work, sort_keys=True)
+        kind = self._kinds.get(key)
         if kind is None:
             node["fit"].pop("batch_seeds", None)
-            kind = self._kinds[key] = Kind(OmegaConf.create(node), pictures, json.dumps(_step(work)), side)
+            kind = self._kinds[key] = Kind(OmegaConf.create(node), pictures, key, json.dumps(_step(work)), side)
         kind.cells += times
 
 

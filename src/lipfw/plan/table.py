@@ -5,6 +5,7 @@ from rich.table import Table
 
 from lipfw.plan.devices import Device
 from lipfw.plan.makespan import makespan
+from lipfw.plan.study import Figure
 from lipfw.plan.work import Work
 
 
@@ -50,7 +51,7 @@ def hours_table(works: Sequence[Work], devices: Sequence[Device], gpus: Sequence
 
 
 def _add(table: Table, name: str, arithmetic: str, cells: Sequence[tuple[float, int]], gpus: Sequence[int]) -> None:
-    table.add_row(name, arithmetic, hours(max(h for h, _ in cells)), *(hours(makespan(cells, n)) for n in gpus))
+    table.add_row(name, arithmetic, time(max(h for h, _ in cells)), *(time(makespan(cells, n)) for n in gpus))
 
 
 def _table(*heads: str, left: Sequence[str]) -> Table:
@@ -61,29 +62,27 @@ def _table(*heads: str, left: Sequence[str]) -> Table:
     return table
 
 
-def assumptions(utilisation: float, floor: float, where: str, left_out: bool) -> list[str]:
-    """Return what the tables' numbers are, in lines."""
-    lines = ["GFLOP: of a step, forward and backward, of the dense network, all its pictures; PFLOP: of a run.",
-             "Sparse rounds take no less on a GPU; on a CPU the sparse kernels make them cheaper.",
-             "Devices: nothing was measured on them. Peak rate of the data sheet (TFLOP/s) x "
-             f"{utilisation:g}",
-             f"(assumed: --utilisation), but no step in less than {floor * 1e3:g} ms (assumed: --floor-ms). A run is not",
-             "split, the longest go first, and none waits for another one's tickets."]
+def assumptions(utilisation: float, floor: float, where: str) -> list[str]:
+    """Return what the tables' numbers are and rest on, in lines."""
+    lines = ["GFLOP: of a step, forward and backward, of the dense network on all its pictures.",
+             "PFLOP: of a run. Sparse rounds take less on a CPU alone, by the sparse kernels.",
+             "GPUs: nothing was measured on them. The data sheet's peak (TFLOP/s) times",
+             f"{utilisation:g} (assumed: --utilisation), but no step in less than {floor * 1e3:g} ms (assumed:",
+             "--floor-ms). A run is not split; the longest go first; none waits for another",
+             "one's tickets. Left out: scores of pruners, evaluation, reading and writing."]
     if where:
-        lines.append(f"This machine: steps measured on {where}, one run after another; columns:"
-                     "\nso many machines like it.")
-    if left_out:
-        lines.append("Not in the sums: scoring by pruners, evaluation, reading and writing.")
+        lines += [f"This machine: steps measured on {where};", "columns: so many machines like it."]
     return lines
 
 
-def hours(value: float) -> str:
-    """Return hours with two digits or all before the point.
+def time(hours: float) -> str:
+    """Return a duration with two digits or all before the point.
 
-    >>> hours(0.0042), hours(3.14), hours(4321.0)
-    ('0.0042', '3.1', '4,321')
+    >>> time(0.0042), time(0.5), time(3.14), time(4321.0)
+    ('15 s', '30 min', '3.1 h', '4,321 h')
     """
-    return rounded(value)
+    return next((f"{rounded(hours * n)} {unit}" for n, unit in ((1, "h"), (60, "min")) if hours * n >= 1.6),
+                f"{rounded(hours * 3600)} s")
 
 
 def rounded(value: float) -> str:
@@ -113,3 +112,29 @@ def size(count: float) -> str:
     """
     return next((f"{rounded(count / n)} {unit}" for n, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
                  if count >= n), f"{count:.0f} B")
+
+
+def figures_table(figures: Sequence[Figure]) -> Table:
+    """Return a row a figure, with the sums of its runs."""
+    table = _table("figure", "question", "runs", "rounds", "Msteps", "PFLOP", "disk", left=("figure", "question"))
+    for f in figures:
+        if not f.works:
+            table.add_row(f.name, f.about, *["-"] * 5)
+            continue
+        table.add_row(f.name, f.about, f"{sum(w.runs for w in f.works):,}",
+                      f"{sum(w.runs * len(w.steps) for w in f.works):,}",
+                      rounded(sum(w.runs * sum(w.steps) for w in f.works) / 1e6),
+                      rounded(sum(w.runs * w.flops_a_run for w in f.works) / 1e15),
+                      size(sum(w.runs * w.disk.done for w in f.works)))
+    return table
+
+
+def figure_hours_table(figures: Sequence[Figure], devices: Sequence[Device], utilisation: float,
+                       floor: float) -> Table:
+    """Return the hours of each figure on one of each device."""
+    table = _table("hours on one", *(d.name for d in devices), left=("hours on one",))
+    for f in figures:
+        if f.works:
+            table.add_row(f.name, *(rounded(sum(w.cells * w.hours_on(d, utilisation, floor) for w in f.works))
+                                    for d in devices))
+    return table

@@ -1,7 +1,7 @@
 """What the runs of a kind take: rounds, steps, FLOPs, bytes and, measured here, seconds."""
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from omegaconf import DictConfig
@@ -83,11 +83,17 @@ class Planner:
     measure: bool
     say: Callable[[str], None] = lambda line: None
     where: str = ""             # what was measured, e.g. "2 threads of this CPU"
+    _works: dict[str, Work] = field(default_factory=dict)
     _flops: dict[str, dict[int, int]] = field(default_factory=dict)
     _seconds: dict[tuple, list[float] | str] = field(default_factory=dict)
 
     def __call__(self, kind: Kind) -> Work:
         """Return the work of a kind. Raises InputError for one that can't be run, or can't be counted."""
+        if kind.work not in self._works:
+            self._works[kind.work] = self._work(kind)
+        return replace(self._works[kind.work], cells=kind.cells, side=kind.side)
+
+    def _work(self, kind: Kind) -> Work:
         cfg = kind.config
         job = parts(cfg, kind.pictures, None)
         module, pruning = job.module, job.pruning
@@ -113,8 +119,8 @@ class Planner:
         task, _, prior, pruner, _ = label_parts(cfg)
         return Work(task, _shapes(kind.pictures, module), prior, pruner, module.precision,
                     sum(p.numel() for p in network.parameters()), tuple(steps), self._flops[kind.step],
-                    {s: n / sum(on.values()) for s, n in on.items()}, disk, kind.cells, kind.side, seconds,
-                    tuple(remarks))
+                    {s: n / sum(on.values()) for s, n in on.items()}, disk, seconds=seconds,
+                    remarks=tuple(remarks))
 
     def _measured(self, kind: Kind, job: Job, densities: list[float]) -> list[float] | str:
         """Return the seconds of a step in each round, or why they can't be had."""
@@ -171,7 +177,7 @@ def _shapes(pictures, module) -> str:
     if isinstance(pictures, Dataset):
         side = pictures.pixels.shape[3]
         return f"{len(module.pixels):,} of {side}x{side}"
-    sizes = {p.shape[:0:-1] for p in module.problems}       # those that are restored: super-resolution makes larger ones
+    sizes = {p.shape[:0:-1] for p in module.problems}       # as restored: super-resolution enlarges
     if len(sizes) > 1:
         return f"{len(module.problems)} pictures"
     size = "x".join(map(str, sizes.pop()))
