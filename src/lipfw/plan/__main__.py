@@ -144,8 +144,8 @@ def _study(view: View, planner: Planner) -> int:
     view.out.print(figures_table(done))
     view.out.print()
     for figure in done:
-        for remark in figure.remarks:
-            view.out.print(f"{figure.name}: {remark}", soft_wrap=True)
+        if figure.remarks:
+            view.out.print(f"{figure.name}: {'; '.join(figure.remarks)}")
     view.out.print()
     view.out.print(figure_hours_table(done, view.devices, view.utilisation, view.floor))
     view.out.print()

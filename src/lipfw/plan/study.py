@@ -1,10 +1,12 @@
 """The paper's whole study as study.yaml lists it: what each figure takes, as far as lipfw can do it."""
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from lipfw.cli import CONF, EXPERIMENTS
@@ -12,8 +14,8 @@ from lipfw.grid.cells import opened
 from lipfw.image.dataset import Dataset
 from lipfw.image.picture import Picture
 from lipfw.plan.blank import dataset, pictures, sizes
-from lipfw.plan.kinds import Kinds
-from lipfw.plan.work import Planner, Work
+from lipfw.plan.kinds import Kind, Kinds
+from lipfw.plan.work import Work
 
 
 @dataclass(frozen=True)
@@ -26,24 +28,31 @@ class Figure:
     remarks: Sequence[str]
 
 
-def figures(planner: Planner, rows: Sequence[dict] | None = None) -> Iterator[Figure]:
-    """Yield the figures of the study one by one, in the order of the paper; `rows` as in study.yaml, None: those."""
+def figures(planner: Callable[[Kind], Work], names: Sequence[str] | None = None) -> Iterator[Figure]:
+    """Yield the figures of the study one by one, in the order of study.yaml; `names` are the only ones, None: all."""
     listed = _listed()
-    for row in listed["rows"] if rows is None else rows:
-        kinds = Kinds()
-        seeds = row.get("seeds", listed["seeds"])
-        for entry in row.get("runs", ()):
-            common = [listed["common"], *([] if "data" in entry else [listed["restored"]])]
-            arguments = shlex.split(" ".join([*common, entry["run"]]))
-            if "each" in entry:
-                arguments += [f"image={entry['each']}", f"image.name={','.join(sizes()[entry['each']])}"]
-            standing = _standing(entry)
-            with opened(arguments, CONF, EXPERIMENTS) as (cells, compose):
-                for overrides in cells:
-                    kinds.add(compose(overrides).config, seeds * entry.get("times", 1), standing)
-        remarks = [f"{text} {row[key]}" for key, text in (("uses", "with the runs of"), ("assumed", "assumed:"),
-                                                          ("not_yet", "not yet:")) if key in row]
-        yield Figure(row["figure"], row["about"], [planner(kind) for kind in kinds], remarks)
+    with opened([], CONF, EXPERIMENTS) as (_, compose):         # one for all: their cells have much in common
+        for row in listed["rows"]:
+            if names is not None and row["figure"] not in names:
+                continue
+            kinds = Kinds()
+            for entry in row.get("runs", ()):
+                times, standing = row.get("seeds", listed["seeds"]) * entry.get("times", 1), _standing(entry)
+                for overrides in _cells(entry, listed):
+                    kinds.add(compose(overrides).config, times, standing)
+            remarks = [f"{text} {row[key]}" for key, text in (("uses", "looks at runs of"), ("assumed", "assumed:"),
+                                                              ("not_yet", "not yet:")) if key in row]
+            yield Figure(row["figure"], row["about"], [planner(kind) for kind in kinds], remarks)
+
+
+def _cells(entry: dict, listed: dict) -> list[list[str]]:
+    """Return the overrides of each cell of an entry, but for its seeds."""
+    common = [listed["common"], *([] if "data" in entry else [listed["restored"]])]
+    arguments = shlex.split(" ".join([*common, entry["run"]]))
+    if "each" in entry:
+        arguments += [f"image={entry['each']}", f"image.name={','.join(sizes()[entry['each']])}"]
+    parsed = OverridesParser.create().parse_overrides(arguments)
+    return [list(map(str, cell)) for cell in BasicSweeper.split_arguments(parsed, None)[0]]
 
 
 def _listed() -> dict:
