@@ -5,7 +5,7 @@ from pathlib import Path
 import lipfw
 
 ROOT = Path(lipfw.__file__).parent
-BASE = {"streams", "problem", "mask", "ticket", "measures", "files", "errors", "listing"}
+BASE = {"streams", "problem", "mask", "ticket", "measures", "files", "errors", "listing", "lock"}
 TOP = {"run", "batch", "job", "restoring", "training", "records", "recorder", "summary", "tracking", "api", "report",
        "tickets", "terminal"}
 PARTS = {"image", "task", "prior", "pruner", "kernel", "fit", "folder", "gan"}
@@ -19,12 +19,15 @@ ALLOWED = {     # layer -> the lipfw modules it may import, besides itself
     "folder": {"errors", "listing"}, "argv": {"errors"},
     **{name: BASE | TOP | PARTS for name in TOP},
     "run": BASE | TOP | PARTS | HOST,
-    "grid": {"argv", "errors", "files", "folder", "terminal"},     # light: a sweep skips what is done in no time
-    "cli": {"argv", "cores", "errors", "folder", "run"}, "__main__": {"cli"}, "__init__": set(),
+    # no torch, so that a sweep skips what is done in no time
+    "grid": {"argv", "configs", "errors", "files", "folder", "mistakes", "terminal"},
+    "configs": set(), "mistakes": {"configs", "errors"},
+    "cli": {"argv", "configs", "cores", "errors", "folder", "grid", "mistakes", "run"},
+    "__main__": {"cli"}, "__init__": set(),
 }
 LIBRARIES = {   # library -> the layers that may import it
-    "hydra": {"grid", "run", "restoring", "training", "tracking", "cli"},
-    "omegaconf": {"grid", "run", "restoring", "training", "tracking", "cli", "folder", "report"},
+    "hydra": {"grid", "run", "restoring", "training", "tracking", "cli", "mistakes"},
+    "omegaconf": {"grid", "run", "restoring", "training", "tracking", "cli", "folder", "mistakes", "report"},
     "pytorch_lightning": {"fit", "run", "job", "records", "recorder", "training", "tracking", "api"},
     "torchmetrics": {"fit"}, "wandb": set(), "skimage": {"image"},
     "rich": {"fit", "run", "job", "restoring", "training", "batch", "summary", "report", "tickets", "terminal"},

@@ -2,36 +2,23 @@
 
 Nothing here imports torch, so that --help, --cfg job and shell completion are quick.
 """
-import errno
 import os
-import re
 import shlex
 import sys
-from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, InstantiationException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig
 
 from lipfw import __version__
 from lipfw.argv import normalise
+from lipfw.configs import CONF, EXPERIMENTS, KEYS
 from lipfw.cores import wait_briefly
-from lipfw.errors import InputError, SeedsFailed, nearest
+from lipfw.errors import InputError, SeedsFailed
 from lipfw.folder import members, run_folder
+from lipfw.mistakes import explain
 
-
-def _shipped(name: str) -> Path:
-    """Return a folder of configs: inside the installed package, else at the top of the checkout."""
-    here = Path(__file__).resolve().parent
-    checkout = here.parents[1] / name
-    return checkout if (here.parents[1] / "pyproject.toml").is_file() and checkout.is_dir() else here / name
-
-
-CONF, EXPERIMENTS = _shipped("conf"), _shipped("experiments")
-_KEYS = {"task", "image", "prior", "pruner", "fit", "trainer", "logger", "protocol", "shrunk", "seed", "name", "out"}
 _failed: list[str] = []     # mistakes of this process's runs, already told
 _typed: list[str] = []      # the arguments as the user gave them
 
@@ -39,7 +26,7 @@ _typed: list[str] = []      # the arguments as the user gave them
 def run(cfg: DictConfig) -> dict | None:
     """Do one run, unless it is finished; a user's mistake is told at once in one line and the sweep goes on."""
     try:
-        if surplus := sorted(cfg.keys() - _KEYS):
+        if surplus := sorted(cfg.keys() - KEYS):
             raise InputError(f"{surplus[0]} is no option; an option of your own belongs into a group, e.g. "
                              f"+task.{surplus[0]}=")
         folders = [run_folder(one) for one in members(cfg)]
@@ -52,7 +39,7 @@ def run(cfg: DictConfig) -> dict | None:
 
         return run(cfg, shlex.join(["python", "-m", "lipfw", *_typed]))
     except SeedsFailed as e:
-        told = {seed: explain(error) for seed, error in e.errors.items()}
+        told = {seed: explain(error, _typed) for seed, error in e.errors.items()}
         for seed, message in told.items():
             if message is not None:
                 _tell_run(f"seed {seed}: {message}")
@@ -62,7 +49,7 @@ def run(cfg: DictConfig) -> dict | None:
         _failed.append(str(e))
         raise
     except Exception as e:
-        message = explain(e)
+        message = explain(e, _typed)
         if message is None:
             raise
         _tell_run(message)
@@ -88,7 +75,7 @@ def main() -> None:
             _stopped()
         raise
     except Exception as e:
-        message = explain(e)
+        message = explain(e, _typed)
         if message is None:
             raise
         if message not in _failed:
@@ -99,85 +86,6 @@ def main() -> None:
 def _stopped() -> None:
     _tell("stopped; the same command continues")
     sys.exit(130)
-
-
-def explain(error: BaseException) -> str | None:
-    """Return the one line that tells a user's mistake, None for an error of the program: that keeps its traceback."""
-    chain, seen = [], error
-    while seen is not None and seen not in chain:
-        chain.append(seen)
-        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
-    for e in chain:
-        if isinstance(e, (InputError, SeedsFailed)):
-            return str(e)
-    for e in chain:
-        if isinstance(e, OSError) and e.errno is not None and not isinstance(e, (ConnectionError, TimeoutError)):
-            full = e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR,
-                               errno.ENOENT, errno.EEXIST)
-            remedy = "; results go to the folder out=, which must be writable and have room" if full else ""
-            return f"{e.strerror}{f': {e.filename}' if e.filename else ''}{remedy}"
-    for e in chain:
-        if isinstance(e, (HydraException, OmegaConfBaseException)) or "Config group override must be" in str(e):
-            return _config_mistake(e, chain)
-    return None
-
-
-def _config_mistake(error: Exception, chain: list[BaseException]) -> str | None:
-    """Return one line for what Hydra or OmegaConf refused."""
-    text = " ".join(str(e) for e in chain)
-    if "Config group override must be" in text:
-        return "a group takes a name, not null, e.g. task=denoise"
-    if m := re.search(r"Could not find '(\w+)/([^']*)'", text):
-        group = m[1]
-        allowed = sorted(p.stem for p in _files(group))
-        return f"{group}={m[2]} is unknown; {group} is one of {', '.join(allowed)}{nearest(m[2], allowed)}"
-    if m := re.search(r"Cannot find primary config '([^']*)'", text):
-        allowed = sorted(p.stem for p in EXPERIMENTS.glob("*.yaml"))
-        return f"no experiment {m[1]}; there are {', '.join(allowed)}{nearest(m[1], allowed)}"
-    if m := re.search(r"Could not (?:override|append to config)[^']*'\+*([^'=]+)", text):
-        return _unknown(m[1])
-    if m := re.search(r"unexpected keyword argument '(\w+)'.*full_key: (\w+)", text, re.DOTALL):
-        return _unknown(f"{m[2]}.{m[1]}")
-    if m := re.search(r"Missing mandatory value.*full_key: ([\w.]+)", text, re.DOTALL):
-        return f"{m[1]} must be given: {m[1]}=..."
-    if m := re.search(r"Interpolation key 'protocol\.\w+' not found.*full_key: (\w+)", text, re.DOTALL):
-        return f"this {m[1]}= and this task= do not go together; leave {m[1]}= out, and the task's own is taken"
-    if isinstance(error, OverrideParseException):
-        return " ".join(str(error).split("\n")[0].split()) + "; options are written name=value"
-    if isinstance(error, InstantiationException) and "Error locating target" not in text:
-        return None     # an error inside what was made is the program's
-    return " ".join(str(error).split("\n")[0].split())
-
-
-def _unknown(key: str) -> str:
-    """Return the line for an option that does not exist, with the nearest that does."""
-    group, _, name = key.partition(".")
-    options = {p.stem: _keys(p, group) for p in _files(group)}
-    homes = sorted(h for h, keys in options.items() if name in keys)
-    if homes:
-        return f"{key} is an option of {' or '.join(f'{group}={h}' for h in homes)}, which is not chosen here"
-    if name and options:
-        every = sorted({f"{group}.{k}" for keys in options.values() for k in keys})
-    else:
-        every = sorted(_KEYS - {"protocol", "shrunk"})
-    return f"{key} is no option{nearest(key, every) or '; there are ' + ', '.join(every)}"
-
-
-def _files(group: str) -> list[Path]:
-    """Return the YAML files that a group's options lie in: the shipped ones and those of the user's --config-dir."""
-    folders = [CONF] + [Path(after) for flag, after in zip(_typed, _typed[1:], strict=False)
-                        if flag in ("-cd", "--config-dir")]
-    return [p for folder in folders for p in sorted((folder / group).glob("[!_]*.yaml"))]
-
-
-def _keys(path: Path, group: str) -> set[str]:
-    """Return the options that a group's YAML file has, those of its base among them if it names it."""
-    node = OmegaConf.load(path)
-    has_base = any(str(d).endswith("_common") for d in node.get("defaults") or ())
-    if path.read_text().startswith("# @package _global_"):
-        node = node.get(group) or {}
-    keys = set(node) | (set(OmegaConf.load(CONF / group / "_common.yaml")) if has_base else set())
-    return {str(k) for k in keys if not str(k).startswith("_") and k != "defaults"}
 
 
 def _tell_run(message: str) -> None:

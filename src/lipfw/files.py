@@ -1,17 +1,10 @@
 """Files that are never seen half-written: write to a temporary name, then rename."""
-import contextlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from lipfw.errors import InputError
-
-try:
-    import fcntl
-except ImportError:     # Windows
-    fcntl = None
-
 
 _PART = ".part"
 
@@ -20,28 +13,6 @@ def sweep_parts(folder: Path) -> None:
     """Delete what writers that were killed have left in a folder; nobody else may be writing there."""
     for part in Path(folder).rglob(f".*{_PART}.*"):
         part.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process inside the block; raises InputError if another one holds it.
-
-    The lock is the kernel's on the folder itself: it leaves no file and ends with the process, however that ends.
-    """
-    if fcntl is None:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"another process is at work in {folder}; wait for it, or stop it") from None
-        except OSError:
-            pass        # a file system without locks
-        yield
-    finally:
-        os.close(handle)
 
 
 def write_atomic(path: Path, write: Callable[[Path], None]) -> None:

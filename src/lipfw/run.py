@@ -18,7 +18,7 @@ from lipfw import __version__
 from lipfw.batch import Side, side_by_side
 from lipfw.cores import claim
 from lipfw.errors import InputError, choice, number, whole
-from lipfw.files import alone, read_jsonl, sweep_parts, write_json, write_text
+from lipfw.files import read_jsonl, sweep_parts, write_json, write_text
 from lipfw.fit.adversarial import Adversarial
 from lipfw.fit.checkpoint import Checkpoint, usable
 from lipfw.fit.progress import FitProgress
@@ -28,6 +28,7 @@ from lipfw.fit.stopping import last_before_rises
 from lipfw.fit.trainer import device_name, make_trainer
 from lipfw.folder import group_digest, label_parts, members, run_folder
 from lipfw.job import Job
+from lipfw.lock import alone
 from lipfw.malloc import keep_freed_memory
 from lipfw.records import Records
 from lipfw.restoring import Restoring
@@ -64,7 +65,8 @@ def _run(cfg: DictConfig, command: str | None, side: Side | None = None) -> dict
         with contextlib.nullcontext() if side is not None else _threads(cfg, console):
             job = _build(cfg, side.fits if side is not None else 1)
             folder.mkdir(parents=True, exist_ok=True)
-            with alone(folder):
+            with alone(folder) as claim:
+                job.module.after_step.append(claim.check)
                 if not done.exists():       # nobody else has finished it meanwhile
                     return _fit(cfg, folder, console, command, side, job)
     result = json.loads(done.read_text())

@@ -36,7 +36,7 @@ def open_logger(cfg: DictConfig, folder: Path, side_by_side: bool = False) -> Lo
     if cfg.logger._target_ is None:
         return None
     os.environ.setdefault("WANDB_SILENT", "true")               # its start-up remarks are about an account
-    new = not any(folder.iterdir())
+    new = all(p.name == ".lock" for p in folder.iterdir())
     (folder / "wandb").mkdir(exist_ok=True)
     # one id for a run however often it is taken up again, so that its pieces meet in one place
     run_id = hashlib.sha256(f"{cfg.name}/{folder.name}".encode()).hexdigest()[:16]
