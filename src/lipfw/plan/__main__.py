@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from lipfw.cli import CONF, EXPERIMENTS, explain
+from lipfw.configs import CONF, EXPERIMENTS, KEYS
 from lipfw.errors import InputError, nearest, number, whole
 from lipfw.grid.cells import opened
+from lipfw.mistakes import explain
 from lipfw.plan.devices import DEVICES, Device, named
 from lipfw.plan.kinds import Kind, Kinds
 from lipfw.plan.study import figures
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             return plan(args, rest)
         except Exception as e:
-            if (message := explain(e)) is None:
+            if (message := explain(e, rest)) is None:
                 raise
             raise InputError(message) from e
 
@@ -90,7 +91,11 @@ def plan(args: argparse.Namespace, rest: Sequence[str]) -> int:
     kinds = Kinds()
     with opened(rest, CONF, EXPERIMENTS) as (cells, compose):
         for overrides in cells:
-            kinds.add(compose(overrides).config)
+            config = compose(overrides).config
+            if surplus := sorted(config.keys() - KEYS - {"hydra"}):
+                raise InputError(f"{surplus[0]} is no option; an option of your own belongs into a group, e.g. "
+                                 f"+task.{surplus[0]}=")
+            kinds.add(config)
     return _grid(view, planner, kinds)
 
 
@@ -106,9 +111,9 @@ class View:
 
     def sums(self, works: Sequence[Work], where: str) -> None:
         """Print what all runs take together, and what that rests on."""
-        self.out.print(totals(works), disk_line(works), sep="\n", soft_wrap=True)
+        self.out.print(totals(works), disk_line(works), sep="\n")
         for line in dict.fromkeys(r for w in works for r in w.remarks):
-            self.out.print(line, soft_wrap=True)
+            self.out.print(line)
         self.out.print()
         self.out.print(hours_table(works, self.devices, self.gpus, self.utilisation, self.floor, where))
         self.out.print()

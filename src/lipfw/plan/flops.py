@@ -89,9 +89,12 @@ def _of_training(module: Adversarial, scale: int) -> int:
 def _on_shapes(module: Stepped) -> Iterator[None]:
     """Have torch work out shapes alone, in the module as it is: neither weights nor statistics change."""
     jitter, module.prior.jitter = module.prior.jitter, 0.0      # a generator of random numbers has no shape
+    numbers = [(b, b.clone()) for b in module.buffers() if not b.dim()]     # with those torch computes even so
     try:
         with FakeTensorMode(allow_non_fake_inputs=True):
             yield
     finally:
         module.prior.jitter = jitter
+        for now, before in numbers:
+            now.copy_(before)
         module.zero_grad(set_to_none=True)      # gradients without values

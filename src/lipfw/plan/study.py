@@ -1,6 +1,7 @@
 """The paper's whole study as study.yaml lists it: what each figure takes, as far as lipfw can do it."""
 import re
 import shlex
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -9,7 +10,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from lipfw.cli import CONF, EXPERIMENTS
+from lipfw.configs import CONF, EXPERIMENTS
 from lipfw.grid.cells import opened
 from lipfw.image.dataset import Dataset
 from lipfw.image.picture import Picture
@@ -38,21 +39,26 @@ def figures(planner: Callable[[Kind], Work], names: Sequence[str] | None = None)
             kinds = Kinds()
             for entry in row.get("runs", ()):
                 times, standing = row.get("seeds", listed["seeds"]) * entry.get("times", 1), _standing(entry)
-                for overrides in _cells(entry, listed):
-                    kinds.add(compose(overrides).config, times, standing)
+                for overrides, alike in _cells(entry, listed):
+                    kinds.add(compose(overrides).config, times * alike, standing)
             remarks = [f"{text} {row[key]}" for key, text in (("uses", "looks at runs of"), ("assumed", "assumed:"),
                                                               ("not_yet", "not yet:")) if key in row]
             yield Figure(row["figure"], row["about"], [planner(kind) for kind in kinds], remarks)
 
 
-def _cells(entry: dict, listed: dict) -> list[list[str]]:
-    """Return the overrides of each cell of an entry, but for its seeds."""
+def _cells(entry: dict, listed: dict) -> Iterator[tuple[list[str], int]]:
+    """Yield the overrides of each cell of an entry but for its seeds, and how many cells take the same as it."""
     common = [listed["common"], *([] if "data" in entry else [listed["restored"]])]
-    arguments = shlex.split(" ".join([*common, entry["run"]]))
-    if "each" in entry:
-        arguments += [f"image={entry['each']}", f"image.name={','.join(sizes()[entry['each']])}"]
-    parsed = OverridesParser.create().parse_overrides(arguments)
-    return [list(map(str, cell)) for cell in BasicSweeper.split_arguments(parsed, None)[0]]
+    parsed = OverridesParser.create().parse_overrides(shlex.split(" ".join([*common, entry["run"]])))
+    cells = [list(map(str, cell)) for cell in BasicSweeper.split_arguments(parsed, None)[0]]
+    for cell in cells:
+        if "each" not in entry:
+            yield cell, 1
+            continue
+        names = sizes()[entry["each"]]
+        for size, count in Counter(names.values()).items():     # one picture of each size
+            name = next(n for n, s in names.items() if s == size)
+            yield [*cell, f"image={entry['each']}", f"image.name={name}"], count
 
 
 def _listed() -> dict:

@@ -34,7 +34,7 @@ def disk_line(works: Sequence[Work]) -> str:
     """Return a line with the bytes of all runs, and those of checkpoints."""
     done = sum(w.runs * w.disk.done for w in works)
     most = max(w.side * w.disk.checkpoints for w in works)
-    return f"disk: {size(done)} when all is done; checkpoints, {size(most)} at most for each run under way"
+    return f"disk: {size(done)} in the end; {size(most)} at most of checkpoints for a run under way"
 
 
 def hours_table(works: Sequence[Work], devices: Sequence[Device], gpus: Sequence[int], utilisation: float,
@@ -64,8 +64,8 @@ def _table(*heads: str, left: Sequence[str]) -> Table:
 
 def assumptions(utilisation: float, floor: float, where: str) -> list[str]:
     """Return what the tables' numbers are and rest on, in lines."""
-    lines = ["GFLOP: of a step, forward and backward, of the dense network on all its pictures.",
-             "PFLOP: of a run. Sparse rounds take less on a CPU alone, by the sparse kernels.",
+    lines = ["GFLOP: a step, forward and backward, of the dense network on all its pictures.",
+             "PFLOP: a run. Sparse rounds take less on a CPU alone, by the sparse kernels.",
              "GPUs: nothing was measured on them. The data sheet's peak (TFLOP/s) times",
              f"{utilisation:g} (assumed: --utilisation), but no step in less than {floor * 1e3:g} ms (assumed:",
              "--floor-ms). A run is not split; the longest go first; none waits for another",
