@@ -5,9 +5,9 @@ from pathlib import Path
 import lipfw
 
 ROOT = Path(lipfw.__file__).parent
-BASE = {"streams", "problem", "mask", "ticket", "measures", "files", "errors", "listing", "lock"}
-TOP = {"run", "batch", "job", "restoring", "training", "records", "recorder", "summary", "tracking", "api", "report",
-       "tickets", "terminal"}
+BASE = {"streams", "problem", "mask", "ticket", "measures", "files", "errors", "listing", "lock", "interrupt"}
+TOP = {"run", "batch", "job", "restoring", "training", "records", "recorder", "summary", "tracking", "failed", "api",
+       "report", "tickets", "terminal"}
 PARTS = {"image", "task", "prior", "pruner", "kernel", "fit", "folder", "gan"}
 HOST = {"cores", "malloc"}      # what a program may do to its process and a library may not
 ALLOWED = {     # layer -> the lipfw modules it may import, besides itself
@@ -20,10 +20,10 @@ ALLOWED = {     # layer -> the lipfw modules it may import, besides itself
     **{name: BASE | TOP | PARTS for name in TOP},
     "run": BASE | TOP | PARTS | HOST,
     # no torch, so that a sweep skips what is done in no time
-    "grid": {"argv", "configs", "errors", "files", "folder", "mistakes", "terminal"},
+    "grid": {"argv", "configs", "errors", "cores", "failed", "files", "folder", "interrupt", "lock", "mistakes"},
     "plan": BASE | TOP | PARTS | HOST | {"configs", "grid", "mistakes"},
-    "configs": set(), "mistakes": {"configs", "errors"},
-    "cli": {"argv", "configs", "cores", "errors", "folder", "grid", "mistakes", "run"},
+    "configs": set(), "mistakes": {"configs", "errors", "interrupt"},
+    "cli": {"argv", "configs", "cores", "errors", "folder", "grid", "interrupt", "mistakes", "run"},
     "__main__": {"cli"}, "__init__": set(),
 }
 LIBRARIES = {   # library -> the layers that may import it

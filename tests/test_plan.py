@@ -115,8 +115,9 @@ def test_a_code_costs_the_gradient_of_the_input_alone():
 def test_flops_of_a_training_are_those_of_a_real_step():
     module = job("task=gan", "image.size=16", "prior.channels=[8,6,4]", "fit.batch=4", "fit.stable=40",
                  "fit.fade=0").module
-    assert step_flops(module).keys() == {0, 1, 2}
-    for scale, counted in step_flops(module).items():
+    found = step_flops(module)
+    assert found.keys() == {0, 1, 2}
+    for scale, counted in found.items():
         with Flops() as real:
             loss, *_ = module.critic_loss(module.reals(0, scale, 0.0), 0, scale, 0.0)
             loss.backward()
@@ -266,7 +267,7 @@ def test_steps_are_measured_and_kinds_share_what_is(here, capsys):
     ["pruner=imp", "pruner.rounds=3", "prior.channels=24", "prior.depth=3", "image.size=64", "fit.steps=30"],
     ["prior.channels=8", "prior.depth=3", "image.size=48", "fit.steps=200", "fit.log_every=1"],
     ["task=finetune", "pruner=random", "pruner.rounds=1", "task.save_trained=true", "fit.epochs=1",
-     "task.fraction=0.1"],
+     "image.size=16", "prior.weights=null", "prior.channels=[32,32,16]", "prior.latent=32", "task.fraction=0.1"],
 ])
 def test_disk_is_about_what_a_run_leaves(overrides, tmp_path, monkeypatch):
     """Within 1.5: PNGs are counted with their raw size, and of names and numbers the length is a guess."""
@@ -274,8 +275,8 @@ def test_disk_is_about_what_a_run_leaves(overrides, tmp_path, monkeypatch):
     written = []
 
     class Weighed(Checkpoint):
-        def _save(self, trainer):
-            super()._save(trainer)
+        def _save(self, *args):
+            super()._save(*args)
             written.append(self.path.stat().st_size)
 
     monkeypatch.setattr(lipfw.run, "Checkpoint", Weighed)
@@ -285,7 +286,7 @@ def test_disk_is_about_what_a_run_leaves(overrides, tmp_path, monkeypatch):
     planned = work(*overrides).disk
     found = sum(f.stat().st_size for f in Path("runs", "default", result["run"]).rglob("*") if f.is_file())
     assert found / 1.5 < planned.done < found * 1.5
-    assert 2 * max(written) / 1.5 < planned.checkpoints < 2 * max(written) * 1.5
+    assert 3 * max(written) / 1.5 < planned.checkpoints < 3 * max(written) * 1.5
 
 
 # ---- the study --------------------------------------------------------------------------------------------------

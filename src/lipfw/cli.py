@@ -12,15 +12,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from lipfw import __version__
-from lipfw.argv import normalise
+from lipfw.argv import normalise, typed
 from lipfw.configs import CONF, EXPERIMENTS, KEYS
 from lipfw.cores import wait_briefly
 from lipfw.errors import InputError, SeedsFailed
 from lipfw.folder import members, run_folder
+from lipfw.interrupt import Interrupted, listening
 from lipfw.mistakes import explain
 
 _failed: list[str] = []     # mistakes of this process's runs, already told
-_typed: list[str] = []      # the arguments as the user gave them
 
 
 def run(cfg: DictConfig) -> dict | None:
@@ -35,11 +35,15 @@ def run(cfg: DictConfig) -> dict | None:
                 print(f"already finished: {folder}", flush=True)    # before torch is imported: a sweep skips in no time
             return None
         wait_briefly()
-        from lipfw.run import run
+        with listening():       # before torch is imported, which takes a while
+            from lipfw.run import run
 
-        return run(cfg, shlex.join(["python", "-m", "lipfw", *_typed]))
+            return run(cfg, shlex.join(["python", "-m", "lipfw", *typed]))
+    except Interrupted as e:
+        _tell_run(explain(e))
+        raise
     except SeedsFailed as e:
-        told = {seed: explain(error, _typed) for seed, error in e.errors.items()}
+        told = {seed: explain(error, typed) for seed, error in e.errors.items()}
         for seed, message in told.items():
             if message is not None:
                 _tell_run(f"seed {seed}: {message}")
@@ -49,7 +53,7 @@ def run(cfg: DictConfig) -> dict | None:
         _failed.append(str(e))
         raise
     except Exception as e:
-        message = explain(e, _typed)
+        message = explain(e, typed)
         if message is None:
             raise
         _tell_run(message)
@@ -61,13 +65,15 @@ def main() -> None:
     """Entry point of `lipfw` and `python -m lipfw`; exits with 0 only if every run was done."""
     os.environ["HYDRA_FULL_ERROR"] = "1"    # errors reach us instead of being printed by Hydra
     sys.stderr = _Filter(sys.stderr)
-    _typed[:] = sys.argv[1:]
-    if _typed == ["--version"]:
+    typed[:] = sys.argv[1:]
+    if typed == ["--version"]:
         print(f"lipfw {__version__}")
         return
     try:
-        sys.argv[1:] = normalise(_typed, EXPERIMENTS)
+        sys.argv[1:] = normalise(typed, EXPERIMENTS)
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run)()
+    except Interrupted:     # told already
+        return
     except KeyboardInterrupt:
         _stopped()
     except SystemExit as e:
@@ -75,7 +81,7 @@ def main() -> None:
             _stopped()
         raise
     except Exception as e:
-        message = explain(e, _typed)
+        message = explain(e, typed)
         if message is None:
             raise
         if message not in _failed:

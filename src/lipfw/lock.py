@@ -1,6 +1,7 @@
 """A folder is one process's at a time, on one machine or on a file system that several machines share."""
 import contextlib
 import os
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -117,3 +118,26 @@ def alone(folder: Path, lease: float = LEASE) -> Iterator[Claim]:
         yield claim
     finally:
         claim.release()
+
+
+def holder(folder: Path) -> str | None:
+    """Return who is at work in a folder, "HOST, process PID", or None; nothing is locked or waited for.
+
+    It may be wrong about another machine whose clock differs from this one's by more than LEASE.
+    """
+    try:
+        fields = dict(line.split("=", 1) for line in (Path(folder) / _NAME).read_text().splitlines() if "=" in line)
+        host, pid = fields["host"], int(fields["pid"])
+        renewed = (Path(folder) / _NAME).stat().st_mtime
+    except (OSError, ValueError, KeyError):
+        return None
+    if host == socket.gethostname():
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return None
+        except PermissionError:
+            pass        # another user's
+    elif time.time() - renewed > 2 * LEASE:
+        return None
+    return f"{host}, process {pid}"

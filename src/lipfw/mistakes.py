@@ -10,6 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lipfw.configs import CONF, EXPERIMENTS, KEYS
 from lipfw.errors import InputError, SeedsFailed, nearest
+from lipfw.interrupt import Interrupted
 
 
 def explain(error: BaseException, typed: Sequence[str] = ()) -> str | None:
@@ -24,16 +25,42 @@ def explain(error: BaseException, typed: Sequence[str] = ()) -> str | None:
     for e in chain:
         if isinstance(e, (InputError, SeedsFailed)):
             return str(e)
+        if isinstance(e, Interrupted):
+            return f"{e}; the same command continues"
+    for e in chain:
+        if _out_of_memory(e):
+            size = re.search(r"allocate ([\d.]+ ?\w+)", str(e))
+            return (f"out of memory{f': {size[1]} more were asked for' if size else ''}; use a smaller image.size= or "
+                    "prior.channels=, fewer fit.batch_seeds=, or fewer runs on a GPU (hydra.launcher.jobs_per_gpu=)")
     for e in chain:
         if isinstance(e, OSError) and e.errno is not None and not isinstance(e, (ConnectionError, TimeoutError)):
-            full = e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR,
-                               errno.ENOENT, errno.EEXIST)
-            remedy = "; results go to the folder out=, which must be writable and have room" if full else ""
-            return f"{e.strerror}{f': {e.filename}' if e.filename else ''}{remedy}"
+            return f"{e.strerror}{f': {e.filename}' if e.filename else ''}{_remedy(e.errno)}"
     for e in chain:
         if isinstance(e, (HydraException, OmegaConfBaseException)) or "Config group override must be" in str(e):
             return _config_mistake(e, chain, typed)
     return None
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """Tell whether the machine's or the GPU's memory was too small; torch's own errors, without importing it."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    told = ("can't allocate memory", "not enough memory", "out of memory", "cudaErrorMemoryAllocation",
+            "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in told)
+
+
+def _remedy(number: int) -> str:
+    """Return what helps when the system refuses a file of a run."""
+    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR,
+                  errno.ENOENT, errno.EEXIST):
+        return ("; results go to the folder out=, which must be writable and have room; then the same command "
+                "continues")
+    if number in (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ENXIO, errno.EREMOTEIO, errno.EHOSTDOWN):
+        return "; the drive fails or is gone; once it is back, the same command continues"
+    return ""
 
 
 def _config_mistake(error: Exception, chain: list[BaseException], typed: Sequence[str]) -> str | None:

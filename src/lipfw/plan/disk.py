@@ -31,8 +31,8 @@ class Disk:
 def disk_of(job: Job, cfg: DictConfig, pictures: Sequence[Picture] | None) -> Disk:
     """Return what a run takes. PNGs are counted with their raw size: natural pictures take about half of it.
 
-    `pictures` are those that are restored, None for a training. A checkpoint is replaced in one step, so that there are
-    two for a moment.
+    `pictures` are those that are restored, None for a training. Two checkpoints are kept, and
+    for a moment there is a third that is being written.
     """
     module, pruning = job.module, job.pruning
     network = pruning.network(module)
@@ -53,7 +53,7 @@ def disk_of(job: Job, cfg: DictConfig, pictures: Sequence[Picture] | None) -> Di
         done += (state + _size(module.critic.state_dict().values())) // (2 if job.task.half else 1)
     if cfg.logger.get("_target_") is not None:      # the logger keeps copies of tickets and pictures
         done += tickets + rounds * shown + once + records * _LOGGED_STEP + _LOGGER
-    return Disk(done, 2 * _checkpoint(module, pruning))
+    return Disk(done, 3 * _checkpoint(module, pruning))
 
 
 def _checkpoint(module: Stepped, pruning: IterativePruning) -> int:
