@@ -251,7 +251,7 @@ def test_steps_are_measured_and_kinds_share_what_is(here, capsys):
                  *SMALL, "--device", "A100", "--gpus", "1,2", "-m", err=None)
     (row,) = [line for line in lines if line.startswith("this machine")]
     assert "measured" in row and any("1 thread of this CPU" in line for line in lines)
-    assert [line.split()[-4:] for line in lines if line.startswith("hours on")] == [["1", "GPU", "2", "GPUs"]]
+    assert [line.split()[-4:] for line in lines if line.startswith("wall time on")] == [["1", "GPU", "2", "GPUs"]]
     said = []
     planner, kinds = Planner(True, said.append), Kinds()
     for pruner in ("imp", "random"):
@@ -293,7 +293,7 @@ def test_disk_is_about_what_a_run_leaves(overrides, tmp_path, monkeypatch):
 
 def test_each_figure_of_the_study_is_made_of_runs_that_can_be_composed(here):
     found = {f.name: f for f in figures(lambda kind: kind)}
-    assert len(found) == 21
+    assert len(found) == 22
     runs = {name: sum(k.runs for k in f.works) for name, f in found.items()}
     assert runs["Fig 2"] == 4 and runs["Fig 9"] == 4 * 3 and runs["Fig 3"] == 10 * (4 * 3 + 4 + 4)
     assert runs["Tab 5"] == 10 * ((11 + 12 + 9) + (11 + 12) + 2 * (5 + 14))

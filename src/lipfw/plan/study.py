@@ -41,8 +41,9 @@ def figures(planner: Callable[[Kind], Work], names: Sequence[str] | None = None)
                 times, standing = row.get("seeds", listed["seeds"]) * entry.get("times", 1), _standing(entry)
                 for overrides, alike in _cells(entry, listed):
                     kinds.add(compose(overrides).config, times * alike, standing)
-            remarks = [f"{text} {row[key]}" for key, text in (("uses", "looks at runs of"), ("assumed", "assumed:"),
-                                                              ("not_yet", "not yet:")) if key in row]
+            remarks = [f"{text} {row[key]}" for key, text in (("none", "nothing to run:"), ("uses", "looks at runs of"),
+                                                              ("assumed", "assumed:"), ("not_yet", "not yet:"))
+                       if key in row]
             yield Figure(row["figure"], row["about"], [planner(kind) for kind in kinds], remarks)
 
 

@@ -40,8 +40,8 @@ def disk_line(works: Sequence[Work]) -> str:
 def hours_table(works: Sequence[Work], devices: Sequence[Device], gpus: Sequence[int], utilisation: float,
                 floor: float, where: str) -> Table:
     """Return the wall times: of this machine, if it was measured, and of each device, on so many of them."""
-    table = _table("hours on", "arithmetic", "longest run", *(f"{n:,} GPU{'s' * (n > 1)}" for n in gpus),
-                   left=("hours on", "arithmetic"))
+    table = _table("wall time on", "arithmetic", "longest run", *(f"{n:,} GPU{'s' * (n > 1)}" for n in gpus),
+                   left=("wall time on", "arithmetic"))
     if where and all(w.seconds is not None for w in works):
         _add(table, "this machine", "measured", [(w.hours_here(), w.cells) for w in works], gpus)
     for d in devices:
@@ -66,6 +66,7 @@ def assumptions(utilisation: float, floor: float, where: str) -> list[str]:
     """Return what the tables' numbers are and rest on, in lines."""
     lines = ["GFLOP: a step, forward and backward, of the dense network on all its pictures.",
              "PFLOP: a run. Sparse rounds take less on a CPU alone, by the sparse kernels.",
+             "TF32: what torch takes for 32-bit convolutions where the GPU has it.",
              "GPUs: nothing was measured on them. The data sheet's peak (TFLOP/s) times",
              f"{utilisation:g} (assumed: --utilisation), but no step in less than {floor * 1e3:g} ms (assumed:",
              "--floor-ms). A run is not split; the longest go first; none waits for another",
