@@ -17,6 +17,7 @@ from lipfw.configs import CONF, EXPERIMENTS, KEYS
 from lipfw.cores import wait_briefly
 from lipfw.errors import InputError, SeedsFailed
 from lipfw.folder import members, run_folder
+from lipfw.grid.launcher import NotAllDone
 from lipfw.interrupt import Interrupted, listening
 from lipfw.mistakes import explain
 
@@ -74,6 +75,8 @@ def main() -> None:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run)()
     except Interrupted:     # told already
         return
+    except NotAllDone:
+        sys.exit(1)
     except KeyboardInterrupt:
         _stopped()
     except SystemExit as e:

@@ -10,4 +10,5 @@ def _shipped(name: str) -> Path:
 
 
 CONF, EXPERIMENTS = _shipped("conf"), _shipped("experiments")
-KEYS = {"task", "image", "prior", "pruner", "fit", "trainer", "logger", "protocol", "shrunk", "seed", "name", "out"}
+KEYS = {"task", "image", "prior", "pruner", "fit", "trainer", "logger", "protocol", "shrunk", "seed", "name", "out",
+        "max_failures"}

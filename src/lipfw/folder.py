@@ -15,7 +15,7 @@ from lipfw.listing import pictures_below, pictures_in, tickets_in
 
 # Options that change where or how fast a run happens, or how it is shown, and not its result. Of the trainer's,
 # precision does.
-_IRRELEVANT = {"name", "out", "logger", "trainer", "protocol", "shrunk", "hydra"}
+_IRRELEVANT = {"name", "out", "max_failures", "logger", "trainer", "protocol", "shrunk", "hydra"}
 _FILES = {"image": "path", "task": "mask", "pruner": "path", "prior": "weights"}      # options that name files
 _IRRELEVANT_IN = {"fit": {"steps_per_batch", "kernel", "batch_seeds"}, "image": {"max_pixels"}}
 

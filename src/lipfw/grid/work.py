@@ -11,10 +11,12 @@ from hydra._internal.callbacks import Callbacks
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from hydra.types import HydraContext
+from hydra.version import setbase
 from omegaconf import DictConfig
 
 from lipfw import argv
 from lipfw.cores import wait_briefly
+from lipfw.errors import SeedsFailed
 from lipfw.interrupt import Interrupted
 from lipfw.lock import Busy
 from lipfw.mistakes import explain
@@ -51,7 +53,8 @@ def outcome(ret: JobReturn) -> Outcome:
     error = ret._return_value
     if isinstance(error, Interrupted):
         return Outcome("stopped", str(error))
-    if isinstance(error, Busy):
+    each = error.errors.values() if isinstance(error, SeedsFailed) else [error]
+    if all(isinstance(e, Busy) for e in each):
         return Outcome("busy", str(error))
     told = explain(error, argv.typed)
     if told is None:        # the program's fault: with its traceback, where the run's output goes
@@ -69,6 +72,7 @@ def work(order: Order) -> Outcome:
     os.chdir(order.folder)
     argv.typed[:] = order.typed
     wait_briefly()
+    setbase("1.3")      # as the command line has it: jobs stay in the folder that they are started in
     setup_globals()
     HydraConfig.instance().set_config(order.config)
     context = HydraContext(config_loader=None, callbacks=Callbacks(order.config))      # a job does not compose
