@@ -34,9 +34,9 @@ def _parser() -> Parser:
                                                                "[NAME=VALUE ...] [-m]\n"
                                                                "       python -m lipfw.plan --study [options]",
         description="What runs will take before they are started: rounds, steps, FLOPs, hours, disk.\n\n"
-                    "Experiments, options and ranges are spelled as in python -m lipfw. Nothing is\n"
-                    "written or downloaded. Steps are measured on this machine; the hours on GPUs\n"
-                    "are estimates from peak rates, with a utilisation that is an assumption.",
+                    "Experiments, options and ranges are spelled as in python -m lipfw. No run is\n"
+                    "started and nothing downloaded. Steps are measured on this machine; the hours\n"
+                    "on GPUs are estimates from peak rates and an assumed utilisation.",
         epilog="examples: python -m lipfw.plan pruner=imp -m seed=0..9\n"
                "          python -m lipfw.plan -cn quickstart --no-measure\n"
                "          python -m lipfw.plan --study --device A100,H100 --gpus 1,8\n\n"

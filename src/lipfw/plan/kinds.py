@@ -16,7 +16,7 @@ _VALUES = {
     "task": {"sigma", "missing", "mask", "per_channel", "noise", "outlier", "corruption", "corrupted", "border",
              "downsample", "seed"},
     "prior": {"jitter", "seed", "redraw"},
-    "pruner": {"seed", "exempt", "scores", "doubled", "draws", "steps", "init"},
+    "pruner": {"seed", "exempt", "scores", "doubled", "draws", "steps"},
     "fit": {"lr", "smoothing", "target", "penalty", "drift", "mirror", "seed", "steps_per_batch"},
     "trainer": {"checkpoint_seconds", "progress"},
 }
