@@ -21,16 +21,18 @@ ALLOWED = {     # layer -> the lipfw modules it may import, besides itself
     "run": BASE | TOP | PARTS | HOST,
     # no torch, so that a sweep skips what is done in no time
     "grid": {"argv", "configs", "errors", "cores", "failed", "files", "folder", "interrupt", "lock", "mistakes"},
+    "plan": BASE | TOP | PARTS | HOST | {"configs", "grid", "mistakes"},
     "configs": set(), "mistakes": {"configs", "errors", "interrupt"},
     "cli": {"argv", "configs", "cores", "errors", "folder", "grid", "interrupt", "mistakes", "run"},
     "__main__": {"cli"}, "__init__": set(),
 }
 LIBRARIES = {   # library -> the layers that may import it
-    "hydra": {"grid", "run", "restoring", "training", "tracking", "cli", "mistakes"},
-    "omegaconf": {"grid", "run", "restoring", "training", "tracking", "cli", "folder", "mistakes", "report"},
+    "hydra": {"grid", "plan", "run", "restoring", "training", "tracking", "cli", "mistakes"},
+    "omegaconf": {"grid", "plan", "run", "restoring", "training", "tracking", "cli", "folder", "mistakes", "report"},
     "pytorch_lightning": {"fit", "run", "job", "records", "recorder", "training", "tracking", "api"},
     "torchmetrics": {"fit"}, "wandb": set(), "skimage": {"image"},
-    "rich": {"fit", "run", "job", "restoring", "training", "batch", "summary", "report", "tickets", "terminal"},
+    "rich": {"fit", "run", "job", "restoring", "training", "batch", "summary", "report", "tickets", "terminal",
+             "plan"},
     "PIL": {"image", "task"},
 }
 

@@ -29,8 +29,8 @@ from lipfw.summary import closing, panels, rounds_table
 class Restoring(Job):
     """One restoration: `pictures` as the config names them, `task` makes their problems."""
 
-    def __init__(self, cfg: DictConfig, task: Callable[[Picture], Problem], pictures: list[Picture], device: str,
-                 fits: int):
+    def __init__(self, cfg: DictConfig, task: Callable[[Picture], Problem], pictures: list[Picture],
+                 device: str | None, fits: int):
         if not isinstance(pictures, list):
             raise InputError(f"{pictures.name} is a data set to train a network on, not a picture to restore; use e.g. "
                              "image=face or image=folder")
@@ -46,7 +46,8 @@ class Restoring(Job):
         fit.pop("batch_seeds", None)        # around a fit, not in it
         self.module: Restoration = instantiate(fit)(problems=self.problems, prior=prior,
                                                     precision=cfg.trainer.precision)
-        check_memory(prior, device, fits)       # of the codes that the module has drawn, too
+        if device is not None:
+            check_memory(prior, device, fits)   # of the codes that the module has drawn, too
         self.title = ", ".join(f"{p.name} {p.shape[2]}x{p.shape[1]}" for p in self.problems)
         self.about = {"architecture": json.dumps(prior.architecture), "image": ", ".join(p.name for p in pictures)}
         self.large = any(p.shape[1] * p.shape[2] >= 256 * 256 for p in self.problems)

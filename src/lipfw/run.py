@@ -117,9 +117,19 @@ def _threads(cfg: DictConfig, console: Console, fits: int = 1) -> Iterator[None]
 
 def _build(cfg: DictConfig, fits: int) -> Job:
     """Make all parts of a run and check them against each other and the machine."""
-    whole("seed", cfg.seed, least=0)
     device = device_name(cfg.trainer.accelerator)
     check_kernel(cfg.fit.get("kernel", "auto"), device)
+    job = parts(cfg, instantiate(cfg.image), device, fits)
+    job.pruning.prepare(job.module)     # refuses a foreign ticket before anything is written
+    return job
+
+
+def parts(cfg: DictConfig, pictures, device: str | None, fits: int = 1) -> Job:
+    """Make the parts of a run on `pictures`, as cfg.image gives them, and check them against each other.
+
+    The device is where it is to run: its memory is checked. None: no machine that is known.
+    """
+    whole("seed", cfg.seed, least=0)
     number("trainer.checkpoint_seconds", cfg.trainer.checkpoint_seconds, 0, math.inf)
     task = instantiate(cfg.task)
     trains = getattr(task, "trains", False)
@@ -128,9 +138,7 @@ def _build(cfg: DictConfig, fits: int) -> Job:
         does, remedy = (("trains a generator", "fit=adversarial, or fit=finetune") if trains else
                         ("restores pictures", "fit=restoration"))
         raise InputError(f"task={name} {does}, which {fit} does not; use {remedy}")
-    job = (Training if trains else Restoring)(cfg, task, instantiate(cfg.image), device, fits)
-    job.pruning.prepare(job.module)     # refuses a foreign ticket before anything is written
-    return job
+    return (Training if trains else Restoring)(cfg, task, pictures, device, fits)
 
 
 def _fit(cfg: DictConfig, folder: Path, console: Console, command: str | None, side: Side | None, job: Job) -> dict:

@@ -29,7 +29,7 @@ from lipfw.summary import tickets_used
 class Training(Job):
     """One training: `task` says which pictures of the data set `data` are trained on, and what is kept."""
 
-    def __init__(self, cfg: DictConfig, task, data: Dataset, device: str, fits: int):
+    def __init__(self, cfg: DictConfig, task, data: Dataset, device: str | None, fits: int):
         if not isinstance(data, Dataset):
             raise InputError("training takes many pictures of one size, and image= names pictures to restore; use "
                              "image=lfw, image=celeba, or image=dataset image.path=FOLDER_OR_ZIP")

@@ -63,6 +63,13 @@ class IterativePruning(pl.Callback):
         return [module.steps] + [again] * (self.rounds - 1)
 
     def prepare(self, module: pl.LightningModule) -> None:
+        """Plan the rounds, and look at what can be told of them before a fit. Raises InputError."""
+        self.plan(module)
+        foreseeable = self.pruner.blind and self.rewind_step == 0
+        self.remarks = [*self.pruner.remarks,
+                        *(self._look_ahead(self.network(module), module) if foreseeable else [])]
+
+    def plan(self, module: pl.LightningModule) -> None:
         """Set the network's first weights and count the rounds. Raises InputError for what does not go together."""
         network = self.network(module)
         self.pruner.prepare(network)
@@ -72,8 +79,6 @@ class IterativePruning(pl.Callback):
         if self.pruner.retrain == "remaining" and self.rewind_step == module.steps:
             raise InputError(f"pruner.rewind_step={self.pruner.rewind_step} with pruner.retrain=remaining leaves no "
                              f"step of fit.steps={module.steps}; use an earlier one")
-        foreseeable = self.pruner.blind and self.rewind_step == 0
-        self.remarks = [*self.pruner.remarks, *(self._look_ahead(network, module) if foreseeable else [])]
 
     def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
         self.prepare(module)    # a checkpoint, if there is one, is loaded over it
