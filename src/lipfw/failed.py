@@ -23,10 +23,12 @@ def clear(folder: Path) -> None:
 
 
 def reason(error: BaseException) -> str:
-    """Return an error's first line, with its type's name unless the user is told no more than the line either.
+    """Return an error in one line: a program's fault with its type, what a user can mend without.
 
-    >>> reason(InputError("no luck")), reason(KeyError("weight"))
-    ('no luck', "KeyError: 'weight'")
+    >>> reason(InputError("no luck")), reason(OSError(28, "Disk full", "a.png")), reason(KeyError("weight"))
+    ('no luck', 'Disk full: a.png', "KeyError: 'weight'")
     """
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     line = next(iter(str(error).splitlines()), "")
     return line if isinstance(error, InputError) else f"{type(error).__name__}: {line}".removesuffix(": ")
