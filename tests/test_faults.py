@@ -229,8 +229,14 @@ def test_a_folder_that_is_moved_away_and_back(whole, at_batch):
     (errno.ESTALE, "the drive fails or is gone"), (errno.EIO, "the drive fails or is gone"),
     (errno.ENOTCONN, "the drive fails or is gone"), (errno.EROFS, "must be writable"),
     (errno.ENOSPC, "have room"), (errno.EDQUOT, "have room")])
-@pytest.mark.parametrize("where", ["append", "sync"])
-def test_a_write_that_fails(whole, at_batch, monkeypatch, number, told, where):
+def test_what_a_drive_refuses_is_told_with_what_helps(number, told):
+    line = explain(OSError(number, os.strerror(number), "steps.jsonl"))
+    assert line.startswith(f"{os.strerror(number)}: steps.jsonl; ") and told in line
+    assert line.endswith("the same command continues")
+
+
+@pytest.mark.parametrize("where, number", [("append", errno.ENOSPC), ("append", errno.ESTALE), ("sync", errno.EIO)])
+def test_a_write_that_fails(whole, at_batch, monkeypatch, where, number):
     """In the middle of a line, and where a file is brought to the disk; the errors of a write name no file."""
     def broken():
         if where == "sync":
@@ -263,8 +269,8 @@ def test_a_write_that_fails(whole, at_batch, monkeypatch, number, told, where):
     with pytest.raises(OSError) as e:
         run(config())
     line, folder = explain(e.value), run_folder(config())
-    assert line.startswith(os.strerror(number)) and told in line and "the same command continues" in line
-    assert f": {folder}/{'checkpoint.ckpt' if where == 'sync' else 'steps.jsonl'};" in line and "\n" not in line
+    named = folder / ("checkpoint.ckpt" if where == "sync" else "steps.jsonl")
+    assert line.startswith(f"{os.strerror(number)}: {named}; ") and "\n" not in line
     assert not list(folder.glob(".*")) and not (folder / "result.json").exists()
     monkeypatch.undo()
     monkeypatch.chdir(folder.absolute().parents[2])
