@@ -18,7 +18,7 @@ ALLOWED = {     # layer -> the lipfw modules it may import, besides itself
     "fit": BASE | {"prior", "pruner", "kernel", "gan"},
     "folder": {"errors", "listing"}, "argv": {"errors"},
     **{name: BASE | TOP | PARTS for name in TOP},
-    "run": BASE | TOP | PARTS | HOST,
+    "failed": BASE | {"mistakes"}, "run": BASE | TOP | PARTS | HOST,
     # no torch, so that a sweep skips what is done in no time
     "grid": {"argv", "configs", "errors", "cores", "failed", "files", "folder", "interrupt", "lock", "mistakes"},
     "plan": BASE | TOP | PARTS | HOST | {"configs", "grid", "mistakes"},

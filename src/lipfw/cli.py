@@ -88,7 +88,8 @@ def main() -> None:
         if message is None:
             raise
         if message not in _failed:
-            _tell(message)
+            which = [f"[{note}] " for note in getattr(e, "__notes__", ())]      # of a grid's cells
+            _tell("".join(which) + message)
         sys.exit(1)
 
 

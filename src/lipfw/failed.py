@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lipfw.errors import InputError
 from lipfw.files import write_json
+from lipfw.mistakes import explain
 
 NAME = "failed.json"
 
@@ -32,10 +33,10 @@ def clear(folder: Path) -> None:
 
 
 def reason(error: BaseException) -> str:
-    """Return an error's first line, with its type's name unless the user is told no more than the line either.
+    """Return an error in one line: a program's fault with its type, what a user can mend as the user is told it.
 
     >>> reason(InputError("no luck")), reason(KeyError("weight"))
     ('no luck', "KeyError: 'weight'")
     """
-    line = next(iter(str(error).splitlines()), "")
-    return line if isinstance(error, InputError) else f"{type(error).__name__}: {line}".removesuffix(": ")
+    line = next(iter((explain(error) or f"{type(error).__name__}: {error}").splitlines()), "")
+    return line.removesuffix(": ")

@@ -54,11 +54,11 @@ def _out_of_memory(error: BaseException) -> bool:
 
 def _remedy(number: int) -> str:
     """Return what helps when the system refuses a file of a run."""
-    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR,
-                  errno.ENOENT, errno.EEXIST):
+    name = errno.errorcode.get(number)      # not every system has all of them
+    if name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "ENOTDIR", "ENOENT", "EEXIST"):
         return ("; results go to the folder out=, which must be writable and have room; then the same command "
                 "continues")
-    if number in (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ENXIO, errno.EREMOTEIO, errno.EHOSTDOWN):
+    if name in ("EIO", "ESTALE", "ENOTCONN", "ENODEV", "ENXIO", "EREMOTEIO", "EHOSTDOWN"):
         return "; the drive fails or is gone; once it is back, the same command continues"
     return ""
 

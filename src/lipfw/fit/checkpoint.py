@@ -40,40 +40,42 @@ def usable(path: Path, tell: Callable[[str], None] = print) -> Path | None:
     """
     there = [p for p in (path, before(path)) if p.exists()]
     for i, p in enumerate(there):
-        if _whole(p):
-            _check_format(p)
+        if (made := _made(p)) == FORMAT:
             return p
+        if made is not None:
+            raise InputError(f"{p} is from another version of lipfw ({made}); delete "
+                             f"{path.with_name('checkpoint*.ckpt')} to start the run over")
         p.unlink()
         further = "the run goes on from the one before it" if there[i + 1:] else "the run starts over"
         tell(f"{p} is damaged and was deleted; {further}")
     return None
 
 
-def _whole(path: Path) -> bool:
-    """Tell whether all of a file is what torch.save wrote: its zip archive has a checksum of each tensor."""
+def _made(path: Path) -> object:
+    """Return the format that a checkpoint was made in, or what kept torch from telling; None if it is damaged.
+
+    torch looks at no checksums; the zip archive that a checkpoint is has one of each tensor.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
-    except (OSError, MemoryError) as e:     # says nothing of the file, unless a garbled place in it was looked for
+            if archive.testzip() is not None:
+                return None
+    except (OSError, MemoryError) as e:     # say nothing of the file, unless a garbled number sent the reader nowhere
         if getattr(e, "errno", None) == errno.EINVAL:
-            return False
+            return None
         raise
     except Exception:       # garbled headers raise BadZipFile, struct.error, RuntimeError, NotImplementedError ...
-        return False
-
-
-def _check_format(path: Path) -> None:
+        return None
     try:
-        made = torch.load(path, map_location="cpu", weights_only=True)["lipfw"]
+        return torch.load(path, map_location="cpu", weights_only=True)["lipfw"]
     except (OSError, MemoryError):
         raise
-    except Exception as e:      # torch raises what its readers raise: KeyError, pickle errors ...
+    except RuntimeError as e:
         if "memory" in str(e):
             raise
-        made = type(e).__name__
-    if made != FORMAT:
-        raise InputError(f"{path} is from another version of lipfw ({made}); delete "
-                         f"{path.with_name('checkpoint*.ckpt')} to start the run over")
+        return None
+    except Exception as e:      # KeyError, pickle errors: not ours, but whole
+        return type(e).__name__
 
 
 class Checkpoint(pl.Callback):

@@ -16,7 +16,7 @@ from hydra.types import HydraContext
 from hydra.version import setbase
 from omegaconf import DictConfig
 
-from lipfw import argv
+from lipfw import argv, failed
 from lipfw.cores import wait_briefly
 from lipfw.errors import SeedsFailed
 from lipfw.interrupt import Interrupted, listening
@@ -64,11 +64,9 @@ def outcome(ret: JobReturn) -> Outcome:
     each = error.errors.values() if isinstance(error, SeedsFailed) else [error]
     if all(isinstance(e, Busy) for e in each):
         return Outcome("busy", str(error))
-    told = explain(error, argv.typed)
-    if told is None:        # the program's fault: with its traceback, where the run's output goes
+    if explain(error, argv.typed) is None:      # the program's fault: with its traceback, where the run's output goes
         traceback.print_exception(error)
-        told = f"{type(error).__name__}: {error}"
-    return Outcome("failed", told.split("\n")[0])
+    return Outcome("failed", failed.reason(error))
 
 
 def work(order: Order) -> Outcome:
