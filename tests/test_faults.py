@@ -11,15 +11,17 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
+import lipfw.lock
 from lipfw import files
 from lipfw.cli import CONF, explain
 from lipfw.errors import InputError, SeedsFailed
-from lipfw.files import alone, read_jsonl, write_atomic
+from lipfw.files import read_jsonl, write_atomic
 from lipfw.fit import checkpoint
 from lipfw.fit.checkpoint import before, usable
 from lipfw.fit.restoration import Restoration
 from lipfw.folder import run_folder
 from lipfw.interrupt import Interrupted, ask, listening
+from lipfw.lock import alone
 from lipfw.recorder import Recorder
 from lipfw.report.__main__ import report
 from lipfw.run import run
@@ -212,7 +214,8 @@ def test_a_fit_that_diverges_keeps_the_last_good_checkpoint(whole, monkeypatch, 
 
 # --- folders and drives
 
-def test_a_folder_that_is_moved_away_and_back(whole, at_batch):
+def test_a_folder_that_is_moved_away_and_back(whole, at_batch, monkeypatch):
+    monkeypatch.setattr(lipfw.lock, "LEASE", 1.0)       # this process lives on: its claim, moved away, is waited out
     folder, away = run_folder(config()), Path("away")
     at_batch(1, 2, lambda: shutil.move(folder, away))
     with pytest.raises(OSError) as e:

@@ -5,7 +5,6 @@ import socket
 from datetime import UTC, datetime
 from pathlib import Path
 
-from lipfw.errors import InputError
 from lipfw.files import write_json
 from lipfw.mistakes import explain
 

@@ -35,10 +35,10 @@ class Claim:
     LEASE.
     """
 
-    def __init__(self, folder: Path, lease: float = LEASE):
-        self.folder, self._lease_seconds = Path(folder), lease
+    def __init__(self, folder: Path, lease: float | None = None):
+        self.folder, self._lease_seconds = Path(folder), lease or LEASE
         self._handle: int | None = None
-        self._lease = SoftFileLease(self.folder / _NAME, lease_duration=lease, thread_local=False,
+        self._lease = SoftFileLease(self.folder / _NAME, lease_duration=self._lease_seconds, thread_local=False,
                                     on_compromise=self._compromised)
         self.lost: str | None = None
 
@@ -106,10 +106,10 @@ class Claim:
 
 
 @contextlib.contextmanager
-def alone(folder: Path, lease: float = LEASE) -> Iterator[Claim]:
+def alone(folder: Path, lease: float | None = None) -> Iterator[Claim]:
     """Hold a folder for this process inside the block; raises Busy if another one holds it.
 
-    That may take 1.5 times `lease` to find out if a process on another machine has died in it.
+    That may take 1.5 times `lease` (LEASE) to find out if a process on another machine has died in it.
     """
     claim = Claim(folder, lease)
     try:

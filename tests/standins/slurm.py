@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A stand-in for SLURM's commands on one machine, named by how it is called: sbatch, srun, sacct, scontrol, scancel.
 
-A folder, $FAKE_SLURM, holds what SLURM's controller would know. Of a job's options it heeds --array, --time (in units of
+A folder, $FAKE_SLURM, holds what its controller would know. Of a job's options it heeds --array, --time (in units of
 $FAKE_SLURM_MINUTE seconds) and --signal: a job whose time is over is sent its signal in time, and killed.
 """
 import os
