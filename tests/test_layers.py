@@ -5,7 +5,7 @@ from pathlib import Path
 import lipfw
 
 ROOT = Path(lipfw.__file__).parent
-BASE = {"streams", "problem", "mask", "ticket", "measures", "files", "errors", "listing"}
+BASE = {"streams", "problem", "mask", "ticket", "measures", "files", "errors", "listing", "redact"}
 TOP = {"run", "batch", "job", "restoring", "training", "records", "recorder", "summary", "tracking", "api", "report",
        "tickets", "terminal"}
 PARTS = {"image", "task", "prior", "pruner", "kernel", "fit", "folder", "gan"}
@@ -16,10 +16,10 @@ ALLOWED = {     # layer -> the lipfw modules it may import, besides itself
     "task": BASE | {"image"},                                       # a task is a function of a picture
     "kernel": BASE, "cores": set(), "malloc": set(),
     "fit": BASE | {"prior", "pruner", "kernel", "gan"},
-    "folder": {"errors", "listing"}, "argv": {"errors"},
+    "folder": {"errors", "listing", "redact"}, "argv": {"errors"},
     **{name: BASE | TOP | PARTS for name in TOP},
     "run": BASE | TOP | PARTS | HOST,
-    "cli": {"argv", "cores", "errors", "folder", "run"}, "__main__": {"cli"}, "__init__": set(),
+    "cli": {"argv", "cores", "errors", "files", "folder", "redact", "run"}, "__main__": {"cli"}, "__init__": set(),
 }
 LIBRARIES = {   # library -> the layers that may import it
     "hydra": {"run", "restoring", "training", "tracking", "cli"},

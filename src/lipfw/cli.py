@@ -2,6 +2,7 @@
 
 Nothing here imports torch, so that --help, --cfg job and shell completion are quick.
 """
+import contextlib
 import errno
 import os
 import re
@@ -16,10 +17,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lipfw import __version__
+from lipfw import __version__, redact
 from lipfw.argv import normalise
 from lipfw.cores import wait_briefly
 from lipfw.errors import InputError, SeedsFailed, nearest
+from lipfw.files import write_text
 from lipfw.folder import members, run_folder
 
 
@@ -34,10 +36,12 @@ CONF, EXPERIMENTS = _shipped("conf"), _shipped("experiments")
 _KEYS = {"task", "image", "prior", "pruner", "fit", "trainer", "logger", "protocol", "shrunk", "seed", "name", "out"}
 _failed: list[str] = []     # mistakes of this process's runs, already told
 _typed: list[str] = []      # the arguments as the user gave them
+_cleared: set[Path] = set()     # files of sweeps that tell no secrets any more
 
 
 def run(cfg: DictConfig) -> dict | None:
     """Do one run, unless it is finished; a user's mistake is told at once in one line and the sweep goes on."""
+    _hide_secrets()
     try:
         if surplus := sorted(cfg.keys() - _KEYS):
             raise InputError(f"{surplus[0]} is no option; an option of your own belongs into a group, e.g. "
@@ -50,7 +54,7 @@ def run(cfg: DictConfig) -> dict | None:
         wait_briefly()
         from lipfw.run import run
 
-        return run(cfg, shlex.join(["python", "-m", "lipfw", *_typed]))
+        return run(cfg, shlex.join(["python", "-m", "lipfw", *map(redact.text, _typed)]))
     except SeedsFailed as e:
         told = {seed: explain(error) for seed, error in e.errors.items()}
         for seed, message in told.items():
@@ -73,7 +77,7 @@ def run(cfg: DictConfig) -> dict | None:
 def main() -> None:
     """Entry point of `lipfw` and `python -m lipfw`; exits with 0 only if every run was done."""
     os.environ["HYDRA_FULL_ERROR"] = "1"    # errors reach us instead of being printed by Hydra
-    sys.stderr = _Filter(sys.stderr)
+    sys.stdout, sys.stderr = _Told(sys.stdout), _Filter(sys.stderr)
     _typed[:] = sys.argv[1:]
     if _typed == ["--version"]:
         print(f"lipfw {__version__}")
@@ -94,6 +98,20 @@ def main() -> None:
         if message not in _failed:
             _tell(message)
         sys.exit(1)
+
+
+def _hide_secrets() -> None:
+    """Hide secrets in what others tell of a run: the command line, which loggers look up, and the sweep's own file."""
+    sys.argv[1:] = map(redact.text, sys.argv[1:])
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return
+    path = Path(HydraConfig.get().sweep.dir, "multirun.yaml").absolute()
+    if path not in _cleared and path.is_file():
+        written = OmegaConf.to_container(OmegaConf.load(path))
+        if redact.tree(written) != written:
+            with contextlib.suppress(FileNotFoundError):    # another job of the sweep does it at this moment
+                write_text(path, OmegaConf.to_yaml(redact.tree(written)))
+        _cleared.add(path)
 
 
 def _stopped() -> None:
@@ -190,17 +208,25 @@ def _tell(message: str) -> None:
     print(f"lipfw: {message}", file=sys.stderr)
 
 
-class _Filter:
+class _Told:
+    """A stream that tells no secrets."""
+
+    def __init__(self, stream):
+        self._stream = stream
+
+    def write(self, told: str) -> int:
+        self._stream.write(redact.text(told))
+        return len(told)
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+
+class _Filter(_Told):
     """Standard error without what tells a user nothing: Hydra's line before our own on a failed run, and a remark of
     wandb on a setting that Lightning passes."""
 
     _DROPPED = ("Error executing job with overrides:", "The anonymous setting has no effect")
 
-    def __init__(self, stream):
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        return len(text) if any(d in text for d in self._DROPPED) else self._stream.write(text)
-
-    def __getattr__(self, name):
-        return getattr(self._stream, name)
+    def write(self, told: str) -> int:
+        return len(told) if any(d in told for d in self._DROPPED) else super().write(told)

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lipfw.errors import InputError, whole
 from lipfw.listing import pictures_below, pictures_in, tickets_in
+from lipfw.redact import text, tree
 
 # Options that change where or how fast a run happens, or how it is shown, and not its result. Of the trainer's,
 # precision does.
@@ -28,9 +29,15 @@ def members(cfg: DictConfig) -> list[DictConfig]:
     return out
 
 
+def told(cfg: DictConfig) -> dict:
+    """Return the resolved options as they may be written down: without secrets. `cfg` must still name where they come
+    from."""
+    return tree(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True), OmegaConf.to_container(cfg))
+
+
 def options(cfg: DictConfig) -> dict:
-    """Return the resolved options that change a run's result."""
-    every = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    """Return the resolved options that change a run's result; a secret is none: another token makes the same run."""
+    every = told(cfg)
     out = {k: v for k, v in every.items() if k not in _IRRELEVANT}
     precision = str(every.get("trainer", {}).get("precision", 32))
     if precision != "32":       # said only then, so that runs keep the names they have
@@ -51,10 +58,12 @@ def identity(cfg: DictConfig) -> dict:
     out = options(cfg)
     for group, key in (("image", "path"), ("task", "mask"), ("pruner", "path"), ("prior", "weights")):
         node = out.get(group)
-        if key == "weights" and not Path(os.path.expanduser(str(node.get(key)))).is_file():
+        if not isinstance(node, dict) or not isinstance(node.get(key), str):
+            continue
+        path = cfg[group][key]      # as it is: that in `out` may have something hidden
+        if key == "weights" and not Path(os.path.expanduser(path)).is_file():
             continue        # a name
-        if isinstance(node, dict) and isinstance(node.get(key), str):
-            node[key] = _digest(node[key], group, node)
+        node[key] = _digest(path, group, node)
     return out
 
 
@@ -71,7 +80,7 @@ def label_parts(cfg: DictConfig) -> list[str]:
     image = cfg.image
     picture = Path(str(image.path)).stem if "path" in image else image.get("name") or image.get("set") or _module(image)
     parts = [_module(cfg.task), str(picture), _module(cfg.prior), _module(cfg.pruner), f"s{cfg.seed}"]
-    return [short(re.sub(r"[^A-Za-z0-9._]+", "_", p) or "_") for p in parts]
+    return [short(re.sub(r"[^A-Za-z0-9._]+", "_", text(p)) or "_") for p in parts]
 
 
 def short(name: str, most: int = 60) -> str:
