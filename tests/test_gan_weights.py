@@ -502,8 +502,7 @@ def test_a_download_happens_once_and_is_verified(offered, monkeypatch):
 
     def bring(url, output_file, pooch):
         asked.append(url)
-        with open(output_file, "wb") as f:
-            f.write(path.read_bytes())
+        output_file.write(path.read_bytes())
 
     monkeypatch.setattr("pooch.HTTPDownloader", lambda timeout: bring)
     assert load("celebahq256").about["file"] == cached.name == load("celebahq256", average=True).about["file"]

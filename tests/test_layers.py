@@ -5,7 +5,7 @@ from pathlib import Path
 import lipfw
 
 ROOT = Path(lipfw.__file__).parent
-BASE = {"streams", "problem", "mask", "ticket", "measures", "files", "errors", "listing", "redact"}
+BASE = {"streams", "problem", "mask", "ticket", "measures", "files", "errors", "listing", "redact", "bounded"}
 TOP = {"run", "batch", "job", "restoring", "training", "records", "recorder", "summary", "tracking", "api", "report",
        "tickets", "terminal"}
 PARTS = {"image", "task", "prior", "pruner", "kernel", "fit", "folder", "gan"}

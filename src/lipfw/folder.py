@@ -122,6 +122,8 @@ def _digest(path: str, group: str, node: dict) -> str:
             files = {f.name: f for f in (tickets_in(p) if group == "pruner" else pictures_in(p))}
     except InputError:
         return path
+    if not all(f.is_file() for f in files.values()):
+        return path     # a pipe, which would be waited for: an error, too
     digest = hashlib.sha256()
     for name, f in files.items():
         digest.update((name if len(files) > 1 else "").encode() + b"\0")
