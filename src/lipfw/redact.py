@@ -17,7 +17,7 @@ _OF_KEYS = {"api", "access", "secret", "private", "signing", "encryption", "lice
 _OF_VARIABLES = {"key", "keys", "pass", "pwd", "pat", "cookie", "sshpass"}
 _PLAIN = re.compile(r"(?i)true|false|null|none|\?\?\?|[+-]?[\d.]{1,7}|\*{3}|\$\\?\{[^{},]*\}|")    # tells nothing
 _OVERRIDE = re.compile(r"([+~]*[\w.@/-]+)=(.*)", re.DOTALL)
-_PAIR = re.compile(r"""([\w.-]*\w)(["']?\s*[=:]\s*)"""
+_PAIR = re.compile(r"""(?<![\w.-])([\w.-]++)(["']?\s*[=:]\s*)"""
                    r"""(\$\\?\{[^{}]*\}|\{[^}]*\}|\[[^\]]*\]|'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|"""
                    r"""(?:(?:Bearer|Basic|Token)\s+)?[^\s,;)\]}'"]+)""")
 _VARIABLE = re.compile(r"(\$\{\s*oc\.env\s*:\s*['\"]?(\w+)['\"]?\s*)(,[^{}]*)?\}")
@@ -52,7 +52,13 @@ def text(told: str, *more: str) -> str:
     if (m := _OVERRIDE.fullmatch(told)) and secret(m[1]):
         return told if _PLAIN.fullmatch(m[2]) else f"{m[1]}={HIDDEN}"
     told = _VARIABLE.sub(lambda m: f"{m[1]},{HIDDEN}}}" if m[3] and secret(m[2].upper()) else m[0], told)
-    return _PAIR.sub(lambda m: f"{m[1]}{m[2]}{HIDDEN}" if secret(m[1]) and not _PLAIN.fullmatch(m[3]) else m[0], told)
+    done, at = [], 0
+    while m := _PAIR.search(told, at):
+        named = secret(m[1])
+        end = m.end() if named else m.start(3)      # what has another name may hold some: {token: abc}
+        done += [told[at:m.start(3)], told[m.start(3):end] if not named or _PLAIN.fullmatch(m[3]) else HIDDEN]
+        at = end
+    return "".join([*done, told[at:]])
 
 
 def tree(value, raw=None):
