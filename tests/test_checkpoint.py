@@ -19,7 +19,7 @@ class Calls:
 def test_a_checkpoint_that_calls_something_is_refused_and_does_nothing(tmp_path):
     path, mark = tmp_path / "checkpoint.ckpt", tmp_path / "called"
     Here().save_checkpoint({"lipfw": FORMAT, "more": Calls(mark)}, path)
-    with pytest.raises(InputError, match="is damaged"):
+    with pytest.raises(InputError, match="UnpicklingError"):
         usable(path)
     for asked in (None, False):     # what Lightning asks for
         with pytest.raises(Exception, match="Weights only load failed"):

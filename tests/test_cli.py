@@ -250,7 +250,7 @@ def test_a_full_disk(tmp_path):
                           env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 1 and done.stderr.splitlines() == [
         "lipfw: No space left on device: rounds.jsonl; results go to the folder out=, which must be writable and have "
-        "room"]
+        "room; then the same command continues"]
     assert not list(tmp_path.glob("runs/*/*/result.json"))
     code, _, err = lipfw(*TINY, cwd=tmp_path)
     assert code == 0, err

@@ -5,9 +5,10 @@ from pathlib import Path
 import lipfw
 
 ROOT = Path(lipfw.__file__).parent
-BASE = {"streams", "problem", "mask", "ticket", "measures", "files", "errors", "listing", "redact", "bounded"}
-TOP = {"run", "batch", "job", "restoring", "training", "records", "recorder", "summary", "tracking", "api", "report",
-       "tickets", "terminal"}
+BASE = {"streams", "problem", "mask", "ticket", "measures", "files", "errors", "listing", "lock", "interrupt", "redact",
+        "bounded"}
+TOP = {"run", "batch", "job", "restoring", "training", "records", "recorder", "summary", "tracking", "failed", "api",
+       "report", "tickets", "terminal"}
 PARTS = {"image", "task", "prior", "pruner", "kernel", "fit", "folder", "gan"}
 HOST = {"cores", "malloc"}      # what a program may do to its process and a library may not
 ALLOWED = {     # layer -> the lipfw modules it may import, besides itself
@@ -19,11 +20,16 @@ ALLOWED = {     # layer -> the lipfw modules it may import, besides itself
     "folder": {"errors", "listing", "redact"}, "argv": {"errors"},
     **{name: BASE | TOP | PARTS for name in TOP},
     "run": BASE | TOP | PARTS | HOST,
-    "cli": {"argv", "cores", "errors", "files", "folder", "redact", "run"}, "__main__": {"cli"}, "__init__": set(),
+    # no torch, so that a sweep skips what is done in no time
+    "grid": {"argv", "configs", "errors", "cores", "failed", "files", "folder", "interrupt", "lock", "mistakes",
+             "redact"},
+    "configs": set(), "mistakes": {"configs", "errors", "interrupt"},
+    "cli": {"argv", "configs", "cores", "errors", "folder", "grid", "interrupt", "mistakes", "redact", "run"},
+    "__main__": {"cli"}, "__init__": set(),
 }
 LIBRARIES = {   # library -> the layers that may import it
-    "hydra": {"run", "restoring", "training", "tracking", "cli"},
-    "omegaconf": {"run", "restoring", "training", "tracking", "cli", "folder", "report"},
+    "hydra": {"grid", "run", "restoring", "training", "tracking", "cli", "mistakes"},
+    "omegaconf": {"grid", "run", "restoring", "training", "tracking", "cli", "folder", "mistakes", "report"},
     "pytorch_lightning": {"fit", "run", "job", "records", "recorder", "training", "tracking", "api"},
     "torchmetrics": {"fit"}, "wandb": set(), "skimage": {"image"},
     "rich": {"fit", "run", "job", "restoring", "training", "batch", "summary", "report", "tickets", "terminal"},

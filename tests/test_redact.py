@@ -58,7 +58,7 @@ def swept(tmp_path_factory):
     try:
         done = lipfw(place, "--config-dir", str(own), "logger=mine", "+logger.note='${oc.env:PGPASSWORD}'",
                      f"+logger.password={CANARY}typed", f"+logger.headers={{Authorization:'Bearer {CANARY}'}}",
-                     "-m", "seed=0..0")
+                     "-m", "seed=0..0", "hydra/launcher=local")
     finally:
         os.environ["PYTHONPATH"] = before
     assert done.returncode == 0, done.stderr
@@ -85,6 +85,8 @@ def test_the_rest_is_told_as_ever(swept):
     sweep = yaml.safe_load((place / "runs/default/multirun.yaml").read_text())
     assert sweep["logger"]["settings"]["api_key"] == "${oc.env:WANDB_API_KEY}"
     assert "+logger.password=***" in sweep["hydra"]["overrides"]["task"]
+    assert "+logger.password=***" in (place / "runs/default/grid.jsonl").read_text()
+    assert "round 1" in next(place.glob("runs/default/logs/*.log")).read_text()
 
 
 def test_errors_and_printed_configs_hold_none(tmp_path):

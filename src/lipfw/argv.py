@@ -4,6 +4,8 @@ from pathlib import Path
 
 from lipfw.errors import InputError
 
+typed: list[str] = []       # the arguments of this process's command, as the user gave them
+
 _SPAN = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(\d+))?")
 _WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd",
                "--experimental-rerun", "--info", "-i", "--shell-completion", "-sc"}

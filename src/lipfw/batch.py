@@ -9,6 +9,7 @@ import torch
 from rich.console import Console
 
 from lipfw.errors import SeedsFailed
+from lipfw.interrupt import Interrupted
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Stopped(Exception):
 def side_by_side(jobs: Mapping[int, Callable[[Side], dict]], *, cuda: bool, quiet: bool = False) -> list[dict]:
     """Do one job a seed, each in a thread and, on a GPU, on a stream of its own; returns their results in order.
 
-    Each line a job prints starts with its seed. A failed job stops no other. Raises SeedsFailed when all are done.
+    Each line a job prints starts with its seed. A failed job stops no other. When all are done, raises SeedsFailed if
+    one has failed, and Interrupted if all that are not done have stopped on request.
     """
     results, errors, stop, cores = {}, {}, threading.Event(), torch.get_num_threads()
 
@@ -61,7 +63,11 @@ def side_by_side(jobs: Mapping[int, Callable[[Side], dict]], *, cuda: bool, quie
         print(f"{len(jobs)} fits side by side: {torch.cuda.max_memory_reserved() / len(jobs) / 1e9:.2f} GB of GPU "
               "memory each", flush=True)
     if errors:
-        raise SeedsFailed({seed: errors[seed] for seed in jobs if seed in errors})
+        errors = {seed: errors[seed] for seed in jobs if seed in errors}
+        if all(isinstance(e, Interrupted) for e in errors.values()):
+            reason = next(iter(errors.values())).reason
+            raise Interrupted(reason, "with " + ", ".join(f"seed {s} {e.where}" for s, e in errors.items()))
+        raise SeedsFailed(errors)
     return [results[seed] for seed in jobs]
 
 

@@ -8,12 +8,6 @@ from pathlib import Path
 from lipfw.errors import InputError
 from lipfw.redact import tree
 
-try:
-    import fcntl
-except ImportError:     # Windows
-    fcntl = None
-
-
 _PART = ".part"
 
 
@@ -24,42 +18,38 @@ def sweep_parts(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process inside the block; raises InputError if another one holds it.
-
-    The lock is the kernel's on the folder itself: it leaves no file and ends with the process, however that ends.
-    """
-    if fcntl is None:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
+def _told(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Have errors of the system name the file that a user knows: a full disk's name none, others a temporary one."""
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"another process is at work in {folder}; wait for it, or stop it") from None
-        except OSError:
-            pass        # a file system without locks
         yield
-    finally:
-        os.close(handle)
+    except OSError as e:
+        if e.errno is not None and e.filename in (None, str(temporary)):
+            e.filename = str(path)
+        raise
 
 
-def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomic(path: Path, write: Callable[[Path], None], keep: Path | None = None) -> None:
     """Call `write(temporary)` and rename the result to `path`; on any error `path` keeps what it had.
 
     The temporary file lies in the same folder (a rename across file systems is a copy) and keeps the suffix, since
-    some writers choose the format by it.
+    some writers choose the format by it. What `path` had goes to `keep` then, if that is given: one of the two files
+    is there at any moment.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.stem}{_PART}{path.suffix}")
-    try:
-        write(temporary)
-        with open(temporary, "rb") as f:
-            os.fsync(f.fileno())  # a rename may reach the disk before the data does
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _told(path, temporary):
+        try:
+            write(temporary)
+            with open(temporary, "rb") as f:
+                os.fsync(f.fileno())  # a rename may reach the disk before the data does
+            if keep is not None:
+                with contextlib.suppress(FileNotFoundError):    # there is none yet
+                    os.replace(path, keep)
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):      # the drive may be gone: what went wrong first is told
+                temporary.unlink(missing_ok=True)
+            raise
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -101,5 +91,5 @@ def read_jsonl(path: Path) -> list[dict]:
 def append_jsonl(path: Path, records: Iterable[dict]) -> None:
     """Append one JSON object a line, in one write; the file must end with a whole line (`write_jsonl` sees to that)."""
     text = "".join(json.dumps(r, allow_nan=False) + "\n" for r in records)
-    with open(path, "a", encoding="utf-8") as f:
+    with _told(path), open(path, "a", encoding="utf-8") as f:
         f.write(text)

@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -14,7 +16,8 @@ from lipfw.redact import text, tree
 
 # Options that change where or how fast a run happens, or how it is shown, and not its result. Of the trainer's,
 # precision does.
-_IRRELEVANT = {"name", "out", "logger", "trainer", "protocol", "shrunk", "hydra"}
+_IRRELEVANT = {"name", "out", "max_failures", "logger", "trainer", "protocol", "shrunk", "hydra"}
+_FILES = {"image": "path", "task": "mask", "pruner": "path", "prior": "weights"}      # options that name files
 _IRRELEVANT_IN = {"fit": {"steps_per_batch", "kernel", "batch_seeds"}, "image": {"max_pixels"}}
 
 
@@ -56,15 +59,22 @@ def identity(cfg: DictConfig) -> dict:
     So the same command on a changed picture is another run, and a copy of the picture elsewhere is the same.
     """
     out = options(cfg)
-    for group, key in (("image", "path"), ("task", "mask"), ("pruner", "path"), ("prior", "weights")):
-        node = out.get(group)
-        if not isinstance(node, dict) or not isinstance(node.get(key), str):
+    for group, path, part in named_files(cfg):      # not those of `out`, which may have something hidden
+        out[group][_FILES[group]] = path_digest(group, path, part)
+    return out
+
+
+def named_files(options: Mapping) -> list[tuple[str, str, str | None]]:
+    """Return the files that a config's run is named by: their group, path and, of a data set, part ("" for all)."""
+    found = []
+    for group, key in _FILES.items():
+        node = options.get(group)
+        if not isinstance(node, Mapping) or not isinstance(path := node.get(key), str):
             continue
-        path = cfg[group][key]      # as it is: that in `out` may have something hidden
         if key == "weights" and not Path(os.path.expanduser(path)).is_file():
             continue        # a name
-        node[key] = _digest(path, group, node)
-    return out
+        found.append((group, path, (node["part"] or "") if "part" in node else None))
+    return found
 
 
 def group_digest(cfg: DictConfig) -> str:
@@ -110,23 +120,33 @@ def _module(node: DictConfig) -> str:
     return str(node._target_).split(".")[-2]
 
 
-def _digest(path: str, group: str, node: dict) -> str:
-    """Return a hash of the file, pictures or tickets at a path; the path itself if there is nothing (an error)."""
+def path_digest(group: str, path: str, part: str | None = None) -> str:
+    """Return a hash of the file, pictures or tickets at a path; the path itself if there is nothing (an error).
+
+    `part` is the folder of a data set that counts, "" for all of it, None if it is no data set.
+    """
     p = Path(os.path.expanduser(path))
     try:
         if p.is_file():
             files = {"": p}
-        elif "part" in node:        # a data set, with subfolders
-            files = {name: p / name for name in pictures_below(p, node["part"])}
+        elif part is not None:      # with subfolders
+            files = {name: p / name for name in pictures_below(p, part or None)}
         else:
             files = {f.name: f for f in (tickets_in(p) if group == "pruner" else pictures_in(p))}
+        if not all(f.is_file() for f in files.values()):
+            return path     # a pipe, which would be waited for: an error, too
+        digest = hashlib.sha256()
+        for name, f in files.items():
+            there = f.stat()
+            digest.update((name if len(files) > 1 else "").encode() + b"\0")
+            digest.update(_file_digest(f, there.st_size, there.st_mtime_ns, there.st_ino))
     except InputError:
         return path
-    if not all(f.is_file() for f in files.values()):
-        return path     # a pipe, which would be waited for: an error, too
-    digest = hashlib.sha256()
-    for name, f in files.items():
-        digest.update((name if len(files) > 1 else "").encode() + b"\0")
-        with open(f, "rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()
+
+
+@lru_cache(maxsize=100_000)
+def _file_digest(path: Path, size: int, changed: int, inode: int) -> bytes:
+    """Return the hash of a file's bytes: the cells of a grid name the same files again and again."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()

@@ -11,7 +11,7 @@ from torch import Tensor
 from lipfw.errors import InputError
 from lipfw.files import append_jsonl, read_jsonl, write_jsonl
 from lipfw.fit.rounds import IterativePruning
-from lipfw.fit.stepped import Stepped
+from lipfw.fit.stepped import Stepped, diverged
 from lipfw.mask import Mask
 from lipfw.ticket import INITIAL, Ticket, save_state, trained_name
 
@@ -117,7 +117,7 @@ class Records(pl.Callback):
         gone += [self.steps] if len(steps) != recorded else []
         if gone:
             raise InputError(f"{gone[0]} is missing or incomplete, and the run can't go on without it; delete "
-                             f"{self.folder / 'checkpoint.ckpt'} to start the run over")
+                             f"{self.folder / 'checkpoint*.ckpt'} to start the run over")
 
     def _elapsed(self) -> float:
         return self.seconds + time.monotonic() - self._since
@@ -141,8 +141,7 @@ class Records(pl.Callback):
 
 def _check_finite(loss: float, round_: int, step: int, module: Stepped) -> None:
     if not math.isfinite(loss):
-        raise InputError(f"the fit diverged in round {round_} before step {step}: its loss is no longer finite; use a "
-                         f"smaller fit.lr than {module.lr:g}")
+        raise diverged(module, round_, step, "loss is")
 
 
 def plain(record: Mapping) -> dict:

@@ -7,6 +7,7 @@ import functools
 import os
 import re
 from collections.abc import Iterator, Mapping
+from typing import TextIO
 
 HIDDEN = "***"
 SHORTEST = 8        # letters of a variable's value that is looked for in any text: "1" or "true" would be everywhere
@@ -88,6 +89,20 @@ def literals(value, below: bool = False) -> Iterator[str]:
             yield from literals(v, below)
     elif below and isinstance(value, str) and not _PLAIN.fullmatch(value):
         yield value
+
+
+class Told:
+    """A stream that tells no secrets."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def write(self, told: str) -> int:
+        self._stream.write(text(told))
+        return len(told)
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
 
 
 def _hidden(value):

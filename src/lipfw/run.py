@@ -14,20 +14,22 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from lipfw import __version__
-from lipfw.batch import Side, side_by_side
+from lipfw import __version__, failed
+from lipfw.batch import Side, Stopped, side_by_side
 from lipfw.cores import claim
 from lipfw.errors import InputError, choice, number, whole
-from lipfw.files import alone, read_jsonl, sweep_parts, write_json, write_text
+from lipfw.files import read_jsonl, sweep_parts, write_json, write_text
 from lipfw.fit.adversarial import Adversarial
-from lipfw.fit.checkpoint import Checkpoint, usable
+from lipfw.fit.checkpoint import Checkpoint, before, usable
 from lipfw.fit.progress import FitProgress
 from lipfw.fit.rounds import Ended
 from lipfw.fit.stepping import check_kernel
 from lipfw.fit.stopping import last_before_rises
 from lipfw.fit.trainer import device_name, make_trainer
 from lipfw.folder import group_digest, label_parts, members, run_folder, told
+from lipfw.interrupt import Interrupted, heed
 from lipfw.job import Job
+from lipfw.lock import alone
 from lipfw.malloc import keep_freed_memory
 from lipfw.records import Records
 from lipfw.redact import tree
@@ -54,7 +56,8 @@ def _run(cfg: DictConfig, command: str | None, side: Side | None = None) -> dict
 
     Results lie in `run_folder(cfg)`: config.yaml, steps.jsonl, rounds.jsonl, restored pictures, tickets and, written
     last, result.json. Nothing is written before the whole config has proved sound. `command` is what the user typed,
-    for result.json. Raises InputError for the user's mistakes, among them a folder that another process works in.
+    for result.json. Raises InputError for the user's mistakes, among them a folder that another process works in, and
+    Interrupted when the process is asked to stop; a run that fails leaves failed.json.
     """
     shown, folder = told(cfg), run_folder(cfg)      # before the next line: it forgets which values are secrets
     cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
@@ -63,15 +66,33 @@ def _run(cfg: DictConfig, command: str | None, side: Side | None = None) -> dict
     done = folder / "result.json"
     if not done.exists():
         with contextlib.nullcontext() if side is not None else _threads(cfg, console):
+            heed("before the first step")
             job = _build(cfg, side.fits if side is not None else 1)
+            heed("before the first step")
             folder.mkdir(parents=True, exist_ok=True)
-            with alone(folder):
+            with alone(folder) as claim:
+                job.module.after_step.append(claim.check)
                 if not done.exists():       # nobody else has finished it meanwhile
-                    return _fit(cfg, shown, folder, console, command, side, job)
+                    with _reason_left(folder):
+                        return _fit(cfg, shown, folder, console, command, side, job)
     result = json.loads(done.read_text())
     ended = f" ({result['ended']})" if result.get("ended") else ""
     console.print(f"already finished: {folder}{ended}", highlight=False, soft_wrap=True)
     return result
+
+
+@contextlib.contextmanager
+def _reason_left(folder: Path) -> Iterator[None]:
+    """Leave the reason in the folder if what is done inside the block fails; a run that has been stopped has not."""
+    failed.clear(folder)
+    try:
+        yield
+    except (Interrupted, Stopped):
+        raise
+    except Exception as e:
+        if not (folder / "result.json").exists():
+            failed.leave(folder, e)
+        raise
 
 
 @contextlib.contextmanager
@@ -122,7 +143,8 @@ def _fit(cfg: DictConfig, shown: dict, folder: Path, console: Console, command: 
     """
     started = time.monotonic()
     sweep_parts(folder)
-    checkpoint, module, pruning = usable(folder / "checkpoint.ckpt"), job.module, job.pruning
+    path, module, pruning = folder / "checkpoint.ckpt", job.module, job.pruning
+    checkpoint = usable(path, partial(console.print, highlight=False, soft_wrap=True))
     console.print(f"{folder}: {job.title}", highlight=False, soft_wrap=True)
     # below that size, it makes no difference
     if device_name(cfg.trainer.accelerator) == "cpu" and keep_freed_memory() and job.large:
@@ -134,7 +156,7 @@ def _fit(cfg: DictConfig, shown: dict, folder: Path, console: Console, command: 
     recorder = job.recorder(folder, tree(about))
     # the recorder's clock starts after the estimate, and a checkpoint counts on what the recorder has written
     callbacks = [*job.callbacks(), pruning, *([] if console.quiet else [FitProgress(pruning, console)]), recorder,
-                 Checkpoint(folder / "checkpoint.ckpt", cfg.trainer.checkpoint_seconds)]
+                 Checkpoint(path, cfg.trainer.checkpoint_seconds)]
     if side is not None:
         module.after_step.append(side.check)
     logger = open_logger(cfg, shown, folder, side is not None)
@@ -162,7 +184,8 @@ def _fit(cfg: DictConfig, shown: dict, folder: Path, console: Console, command: 
             if side is None:
                 end_loggers(cfg)
     write_json(folder / "result.json", result)
-    (folder / "checkpoint.ckpt").unlink(missing_ok=True)
+    for p in (path, before(path)):
+        p.unlink(missing_ok=True)
     console.print(job.table(result))
     console.print(job.closing(folder, result), highlight=False, soft_wrap=True)
     if ended is not None:

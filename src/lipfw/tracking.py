@@ -39,7 +39,7 @@ def open_logger(cfg: DictConfig, shown: dict, folder: Path, side_by_side: bool =
         return None
     os.environ.setdefault("WANDB_SILENT", "true")               # its start-up remarks are about an account
     os.environ.setdefault("WANDB_DISABLE_GIT", "true")          # the URL of a remote may hold a token
-    new = not any(folder.iterdir())
+    new = all(p.name == ".lock" for p in folder.iterdir())
     (folder / "wandb").mkdir(exist_ok=True)
     # one id for a run however often it is taken up again, so that its pieces meet in one place
     run_id = hashlib.sha256(f"{cfg.name}/{folder.name}".encode()).hexdigest()[:16]

@@ -66,12 +66,9 @@ class FitProgress(pl.Callback):
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
         if self.bar is None:
             return
-        state = ""
-        if module.records:
-            last = module.records[-1]
-            state = module.told(last)
+        latest = {"state": module.told(module.records[-1])} if module.records else {}     # else what was told last
         where = f"round {trainer.current_epoch}/{trainer.max_epochs - 1} {1 - self.pruning.density():.1%} sparse"
-        self.bar.update(self.task, completed=trainer.current_epoch * module.steps + module.step, state=state,
+        self.bar.update(self.task, completed=trainer.current_epoch * module.steps + module.step, **latest,
                         description=where)
 
     def on_train_epoch_end(self, trainer, module) -> None:

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 import pytorch_lightning as pl
 from torch import Tensor
 
-from lipfw.errors import whole
+from lipfw.errors import InputError, whole
+from lipfw.interrupt import asked
 
 MOST = 10 ** 9      # steps: what numbers on the device, and Lightning's, take
 
@@ -15,6 +16,8 @@ class Stepped(pl.LightningModule):
     So Lightning's own cost is paid once a batch. Steps count from 1; every `log_every`-th is recorded, and the last. A
     subclass does the steps, in `fit_step`, which returns numbers in the order of `recorded` for a step to record;
     `settle` is called before anything looks at what the steps have left.
+
+    A fit whose state is kept (`resumable`: a callback sees to that) ends a batch at once when its process is to stop.
     """
 
     recorded: Sequence[str] = ()        # names of what a record holds besides its step
@@ -29,6 +32,8 @@ class Stepped(pl.LightningModule):
         self.begin = 0                                      # the step that the round began after
         self.step = 0                                       # steps done, counted from the start of round 0's
         self.stopped = False                                # before all steps are done
+        self.resumable = False
+        self.cut = 0                                        # batches of this round that a request to stop has ended
         self.after_step: list[Callable[[int], None]] = []   # called with the number of steps done
         self.records: list[dict] = []                       # of the last batch, read by callbacks at its end
 
@@ -55,12 +60,13 @@ class Stepped(pl.LightningModule):
     def reset(self, begin: int = 0) -> None:
         """Start a round after step `begin`."""
         self.begin = self.step = begin
-        self.stopped = False
+        self.stopped, self.cut = False, 0
 
     # --- what Lightning calls
 
     def train_dataloader(self) -> list[int]:
-        return [0] * -(-self.steps // self.steps_per_batch)
+        # one more than the steps need, and than those cut short: Lightning takes a round for done after its last batch
+        return [0] * (-(-self.steps // self.steps_per_batch) + self.cut + 1)
 
     def on_train_epoch_start(self) -> None:
         if self.round_over:
@@ -70,6 +76,9 @@ class Stepped(pl.LightningModule):
         pending = []
         for _ in range(self.steps_per_batch):
             if self.round_over:     # the batches that a round has left over do nothing
+                break
+            if self.resumable and asked():
+                self.cut += 1
                 break
             record = self.fit_step()
             if record is not None:
@@ -87,7 +96,7 @@ class Stepped(pl.LightningModule):
         return super().state_dict(*args, **kwargs)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        checkpoint["round"] = {"step": self.step, "begin": self.begin, "stopped": self.stopped,
+        checkpoint["round"] = {"step": self.step, "begin": self.begin, "stopped": self.stopped, "cut": self.cut,
                                "steps_per_batch": self.steps_per_batch}     # Lightning counts the batches of a round
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
@@ -114,3 +123,9 @@ class Stepped(pl.LightningModule):
     def records_between(self, begin: int, end: int) -> int:
         """Return how many of the steps begin + 1 ... end are recorded."""
         return end // self.log_every - begin // self.log_every + (end == self.steps and end % self.log_every > 0)
+
+
+def diverged(module: Stepped, round_: int, step: int, what: str) -> InputError:
+    """Return the error for a fit whose loss, or whose weights, are no longer finite."""
+    return InputError(f"the fit diverged in round {round_} before step {step}: its {what} no longer finite; use a "
+                      f"smaller fit.lr than {module.lr:g}")

@@ -27,11 +27,16 @@ def device_name(accelerator: str) -> str:
 
 def make_trainer(rounds: int, callbacks: Sequence[pl.Callback], accelerator: str = "auto",
                  logger: Logger | None = None, folder: Path | None = None) -> pl.Trainer:
-    """Return a Trainer for a number of rounds. Checkpoints, bars and summaries are left to our own callbacks."""
+    """Return a Trainer for a number of rounds. Checkpoints, bars and summaries are left to our own callbacks.
+
+    It takes no signals: Lightning would answer SIGTERM by ending the program after the round, and end the last one so.
+    """
     _quiet_libraries()
-    return pl.Trainer(accelerator=device_name(accelerator), devices=1, max_epochs=rounds, callbacks=list(callbacks),
+    trainer = pl.Trainer(accelerator=device_name(accelerator), devices=1, max_epochs=rounds, callbacks=list(callbacks),
                       logger=logger or False, enable_progress_bar=False, enable_model_summary=False,
                       enable_checkpointing=False, log_every_n_steps=1, default_root_dir=folder, plugins=[Here()])
+    trainer._signal_connector.register_signal_handlers = lambda: None
+    return trainer
 
 
 def _quiet_libraries() -> None:

@@ -1,0 +1,46 @@
+"""Where Hydra looks for plugins: our sweeper, and our launchers by the names that conf/hydra/launcher/ gives.
+
+`hydra/launcher=basic` is a name of Hydra's own, which the sweeper takes for ours.
+"""
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from omegaconf import OmegaConf
+
+from lipfw.grid import basic, local, ray, slurm
+from lipfw.redact import tree
+
+_HYDRAS_OWN = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+
+
+class GridSweeper(BasicSweeper):
+    """Hydra's own sweeper, which leaves it to our launchers to compose each cell, once and quickly."""
+
+    def __init__(self, params=None):
+        super().__init__(max_batch_size=None, params=params)    # of batches, one failure would end those after it
+
+    def setup(self, *, hydra_context, task_function, config) -> None:
+        if config.hydra.launcher._target_ != _HYDRAS_OWN:
+            super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+            return
+        self.hydra_context, self.config, self.launcher = hydra_context, config, basic.Basic()
+        self.launcher.setup(hydra_context=hydra_context, task_function=task_function, config=config)
+
+    def sweep(self, arguments: list[str]) -> None:
+        written = OmegaConf.to_container(self.config)
+        if (told := tree(written)) != written:      # Hydra writes it to multirun.yaml; the launcher has its own
+            self.config = OmegaConf.create(told)
+        super().sweep(arguments)
+
+    def validate_batch_is_legal(self, batch) -> None:
+        """Our launchers compose all before they start any."""
+
+
+class LocalLauncher(local.Local):
+    """See lipfw.grid.local."""
+
+
+class RayLauncher(ray.OnRay):
+    """See lipfw.grid.ray."""
+
+
+class SlurmLauncher(slurm.OnSlurm):
+    """See lipfw.grid.slurm."""

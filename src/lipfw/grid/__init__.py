@@ -1,0 +1,1 @@
+"""Many runs: which there are, where each stands, and who does them."""
