@@ -1,5 +1,6 @@
 """Data sets from folders and zips made here, the faces that need no download, and those of a LIPFW_DATA made here."""
 import io
+import os
 import struct
 import zipfile
 
@@ -197,6 +198,30 @@ def test_a_member_that_lies_about_its_size_is_not_read_beyond_it(tmp_path):
     data[at:at + 4] = struct.pack("<I", 1000)
     path.write_bytes(data)
     fails("a.png is damaged", load, path)
+
+
+def test_names_that_lead_out_of_a_zip_lead_nowhere(tmp_path):
+    (tmp_path / "in").mkdir()
+    link = zipfile.ZipInfo("link.png")
+    link.create_system, link.external_attr = 3, 0o120777 << 16
+    inside = {"/abs.png": FILES["a.png"], "../up.png": FILES["a.png"], "deep/../../up2.png": FILES["a.png"],
+              "c:\\d.png": FILES["a.png"]}
+    path = zipped(tmp_path / "in" / "x.zip", inside)
+    before = sorted(tmp_path.rglob("*"))
+    assert len(load(path)) == 2      # they are names to read by; those with .. count as hidden
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(link, "/etc/hostname")
+    fails("link.png is no picture", load, path)     # the text that a link is, not what it points to
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    unpacked(tmp_path / "x", {"a.png": FILES["a.png"]})
+    os.mkfifo(tmp_path / "x" / "b.png")
+    fails("b.png is not a regular file", load, tmp_path / "x")
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        run_folder(compose("config", ["task=gan", "image=dataset", f"image.path={tmp_path / 'x'}"]))
 
 
 def test_too_many_and_too_large(tmp_path, monkeypatch):

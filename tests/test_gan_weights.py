@@ -1,4 +1,5 @@
 """Weights of the progressive GAN: published files of both formats, files of ours, downloads, and files of malice."""
+import copy
 import hashlib
 import io
 import json
@@ -326,7 +327,8 @@ def test_the_payloads_are_real(tmp_path):
 
 @pytest.mark.parametrize("args", [
     (0, (9,), (1,)), (-1, (2,), (1,)), (0, (2,), (-1,)), (0, (2, 2), (4, 1)), (0, (10**6,), (0,)), (0, (2,), ()),
-    (0, (2.0,), (1,)), (0, (True,), (1,)), ("0", (2,), (1,)), (2**70, (1,), (1,)), (0, 3, 3)])
+    (0, (2.0,), (1,)), (0, (True,), (1,)), ("0", (2,), (1,)), (2**70, (1,), (1,)), (0, 3, 3),
+    (0, (10**15, 2), ("a", 1))])
 def test_a_tensor_outside_its_storage_is_refused(tmp_path, args):
     """Such as torch's own reader could once be made to read memory by."""
     with zipfile.ZipFile(tmp_path / "a.pth", "w") as archive:
@@ -335,6 +337,30 @@ def test_a_tensor_outside_its_storage_is_refused(tmp_path, args):
     with pytest.raises(InputError) as error:
         torchfile.read(tmp_path / "a.pth", published.CONFIG)
     one_line(error, "damaged")
+
+
+def test_a_file_that_holds_more_than_itself_is_refused(tmp_path):
+    """Entries that are the same bytes, each read into memory."""
+    with zipfile.ZipFile(tmp_path / "a.pth", "w") as archive:
+        archive.writestr("a/data.pkl", _tensor_pickle(1, (3,), (1,)))
+        archive.writestr("a/data/0", bytes(100_000))
+        again = archive.getinfo("a/data/0")
+        for i in range(1, 50):
+            other = copy.copy(again)
+            other.filename = f"a/data/{i}"
+            archive.filelist.append(other)
+    with pytest.raises(InputError) as error:
+        torchfile.read(tmp_path / "a.pth", published.CONFIG)
+    one_line(error, "damaged", "more than itself")
+
+
+def test_lists_in_lists_are_not_written_out(tmp_path):
+    laughs = ["x"]
+    for _ in range(40):
+        laughs = [laughs] * 9
+    with pytest.raises(InputError) as error:
+        load(write_published(tmp_path / "a.pth", config={"lossCriterion": laughs}))
+    one_line(error, "lossCriterion=[[")
 
 
 def test_that_tensor_inside_its_storage_is_read(tmp_path):
@@ -502,8 +528,7 @@ def test_a_download_happens_once_and_is_verified(offered, monkeypatch):
 
     def bring(url, output_file, pooch):
         asked.append(url)
-        with open(output_file, "wb") as f:
-            f.write(path.read_bytes())
+        output_file.write(path.read_bytes())
 
     monkeypatch.setattr("pooch.HTTPDownloader", lambda timeout: bring)
     assert load("celebahq256").about["file"] == cached.name == load("celebahq256", average=True).about["file"]
@@ -522,6 +547,19 @@ def test_a_download_of_something_else_is_not_kept(offered):
     with pytest.raises(InputError) as error:
         download.fetch("celebahq256", bring)
     one_line(error, "another file", "prior.weights=PATH", download.URL)
+    assert not [p for p in offered[1].parent.rglob("*") if p.is_file()]
+
+
+def test_a_download_stops_at_a_size(offered, monkeypatch):
+    def bring(url, output_file, pooch):
+        for _ in range(100):
+            output_file.write(bytes(1 << 19))
+
+    monkeypatch.setattr(download, "MAX_BYTES", 1 << 20)
+    monkeypatch.setattr("pooch.HTTPDownloader", lambda timeout: bring)
+    with pytest.raises(InputError) as error:
+        download.fetch("celebahq256")
+    one_line(error, "more than 1 MiB came", "prior.weights=PATH")
     assert not [p for p in offered[1].parent.rglob("*") if p.is_file()]
 
 

@@ -1,7 +1,9 @@
 """Pictures: read exactly or refused, finished, written. Files come from Pillow, tifffile or bytes made by hand."""
 import io
+import lzma
 import os
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -285,6 +287,48 @@ def test_the_limit_is_checked_before_decoding(tmp_path, kind, monkeypatch, recwa
     fails("bomb|60000x50000|16777216|image.size=|image.max_pixels=3000000000", file.load, path)
     fails("bomb|60000x50000|100000000|image.size=|image.max_pixels=3000000000", file.load, path, size=64)
     assert Image.MAX_IMAGE_PIXELS == 1000 and not recwarn.list
+
+
+def test_a_gif_whose_frame_is_larger_than_it_says(tmp_path):
+    Image.new("P", (10, 10)).save(tmp_path / "x.gif")
+    data = bytearray((tmp_path / "x.gif").read_bytes())
+    at = data.index(b",\0\0\0\0", 13)
+    data[at + 5:at + 9] = struct.pack("<HH", 65535, 65535)
+    (tmp_path / "x.gif").write_bytes(data)
+    fails("x.gif|65535x65535", read, tmp_path / "x.gif")
+
+
+def tiff_of(data, *, width=10, height=10, compression=8, tile=None):
+    tags = [(256, 4, width), (257, 4, height), (258, 3, 16), (259, 3, compression), (262, 3, 1), (277, 3, 1)]
+    tags += ([(322, 4, tile), (323, 4, tile), (324, 4, 250), (325, 4, len(data))] if tile else
+             [(273, 4, 250), (278, 4, height), (279, 4, len(data))])
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags))
+    return (head + b"".join(struct.pack("<HHII", t, k, 1, v) for t, k, v in sorted(tags))).ljust(250, b"\0") + data
+
+
+def test_a_tiff_that_unpacks_to_more_than_its_pixels(tmp_path):
+    path, pixels = tmp_path / "x.tif", levels(1, np.uint16, (10, 10))
+    path.write_bytes(tiff_of(zlib.compress(pixels.tobytes())))
+    assert np.array_equal(back(read(path), 65535), pixels)
+    path.write_bytes(tiff_of(zlib.compress(bytes(1 << 27), 9)))
+    tracemalloc.start()
+    fails("x.tif|damaged|unpacks to more than its pixels", read, path)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    tracemalloc.stop()
+    path.write_bytes(tiff_of(bytes(1000), compression=1, tile=1 << 17))
+    fails("x.tif|131072x131072", read, path)
+    path.write_bytes(tiff_of(lzma.compress(bytes(1000)), compression=34925))
+    fails("x.tif|not supported", read, path)
+
+
+@pytest.mark.parametrize("kind", ["16.png", "tif"])
+def test_a_file_is_not_read_whole_if_it_is_larger_than_its_pixels_can_be(tmp_path, kind):
+    path = tmp_path / f"x.{kind}"
+    path.write_bytes(png16(levels(3, np.uint16)) if kind == "16.png" else tiff_of(bytes(200), compression=1))
+    if kind == "16.png":
+        assert read(path).bits == 16
+    os.truncate(path, 1 << 40)      # takes no room on the disk
+    fails(f"x.{kind}|", read, path, max_pixels=2000)
 
 
 def tiff_header(width, height, bits=8):

@@ -5,7 +5,8 @@ from pathlib import Path
 import lipfw
 
 ROOT = Path(lipfw.__file__).parent
-BASE = {"streams", "problem", "mask", "ticket", "measures", "files", "errors", "listing", "lock", "interrupt"}
+BASE = {"streams", "problem", "mask", "ticket", "measures", "files", "errors", "listing", "lock", "interrupt", "redact",
+        "bounded"}
 TOP = {"run", "batch", "job", "restoring", "training", "records", "recorder", "summary", "tracking", "failed", "api",
        "report", "tickets", "terminal"}
 PARTS = {"image", "task", "prior", "pruner", "kernel", "fit", "folder", "gan"}
@@ -16,14 +17,15 @@ ALLOWED = {     # layer -> the lipfw modules it may import, besides itself
     "task": BASE | {"image"},                                       # a task is a function of a picture
     "kernel": BASE, "cores": set(), "malloc": set(),
     "fit": BASE | {"prior", "pruner", "kernel", "gan"},
-    "folder": {"errors", "listing"}, "argv": {"errors"},
+    "folder": {"errors", "listing", "redact"}, "argv": {"errors"},
     **{name: BASE | TOP | PARTS for name in TOP},
     "failed": BASE | {"mistakes"}, "run": BASE | TOP | PARTS | HOST,
     # no torch, so that a sweep skips what is done in no time
-    "grid": {"argv", "configs", "errors", "cores", "failed", "files", "folder", "interrupt", "lock", "mistakes"},
+    "grid": {"argv", "configs", "errors", "cores", "failed", "files", "folder", "interrupt", "lock", "mistakes",
+             "redact"},
     "plan": BASE | TOP | PARTS | HOST | {"configs", "grid", "mistakes"},
     "configs": set(), "mistakes": {"configs", "errors", "interrupt"},
-    "cli": {"argv", "configs", "cores", "errors", "folder", "grid", "interrupt", "mistakes", "run"},
+    "cli": {"argv", "configs", "cores", "errors", "folder", "grid", "interrupt", "mistakes", "redact", "run"},
     "__main__": {"cli"}, "__init__": set(),
 }
 LIBRARIES = {   # library -> the layers that may import it

@@ -124,6 +124,11 @@ def test_what_others_may_have_written_is_not_executed(cache, monkeypatch):
                 load()
         path.chmod(good)
     assert not load()
+    cache.parent.chmod(0o777)
+    with pytest.raises(Unavailable, match=f"{cache.parent} can be written by everybody"):
+        load()
+    cache.parent.chmod(0o1777)      # there only the owner renames, as in /tmp
+    assert not load()
     me = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: me + 1)
     with pytest.raises(Unavailable, match=f"{cache} belongs to another user"):

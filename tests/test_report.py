@@ -751,6 +751,9 @@ def result_with(**changes):
     ("result.json", result_with(rounds=[r | {"loss": "low"} for r in records(1)]), "loss of round 0 is 'low'"),
     ("result.json", result_with(rounds=[r | {"loss": float("nan")} for r in records(1)]), "loss of round 0 is nan"),
     ("result.json", result_with(rounds=records(1)[1:]), "round 0 is missing"),
+    ("result.json", result_with(config=config(image="${oc.env:HOME}")), "the config has an interpolation"),
+    ("result.json", lambda t: "[" * 100_000, "result.json is broken"),
+    ("rounds.jsonl", lambda t: "[" * 100_000 + "\n", "rounds.jsonl is broken"),
     ("rounds.jsonl", lambda t: t[:-20], "do not agree"),
     ("rounds.jsonl", lambda t: "{\n" + t, "rounds.jsonl is broken"),
 ])
@@ -764,7 +767,10 @@ def test_a_broken_run_is_told_and_the_others_reported(study, capsys, name, chang
     assert reason in (study / "report.md").read_text()
 
 
-@pytest.mark.parametrize("text", ["a: [", "\t", "", "- 1\n"])
+LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{i + 1}: &a{i + 1} [{', '.join([f'*a{i}'] * 9)}]\n" for i in range(20))
+
+
+@pytest.mark.parametrize("text", ["a: [", "\t", "", "- 1\n", LAUGHS, "!!python/object/apply:os.getcwd []", "[" * 999])
 def test_a_broken_config_of_an_unfinished_run(study, capsys, text):
     make(study / "half", config(7), records(7, 2), finished=False)
     (study / "half/config.yaml").write_text(text)

@@ -154,6 +154,10 @@ def test_two_bits_that_changed_places(path):
     lambda h: h | {"shapes": h["shapes"] | {"up.weight": [-5, -3, 3, 3]}},
     lambda h: h | {"shapes": h["shapes"] | {"up.weight": "5333"}},
     lambda h: h | {"shapes": h["shapes"] | {"up.weight": None}},
+    lambda h: h | {"shapes": h["shapes"] | {"up.weight": [2 ** 32, 2 ** 32]}},
+    lambda h: h | {"shapes": h["shapes"] | {"up.weight": [10 ** 400]}},
+    lambda h: h | {"shapes": h["shapes"] | {"up.weight": [float("inf"), 1]}},
+    "[" * 100_000,
 ])
 def test_a_header_that_does_not_fit(path, header):
     rewrite(path, header)

@@ -111,7 +111,9 @@ def test_the_deep_decoder_is_known_too(runs, capsys):
     ("", "tells no architecture"), ("[]", "tells no architecture"), ("not JSON", "tells no architecture"),
     ('{"network": "os"}', "must be one of"), ("{}", "must be one of"),
     ('{"network": "skip", "colour": 1}', "colour"), ('{"network": "skip", "channels": "many"}', "no network can be"),
-    ('{"network": "skip"}', "in the network"),
+    ('{"network": "skip"}', "in the network"), ('{"network": "skip", "depth": 1000000000}', "at most 32"),
+    ('{"network": "decoder", "channels": 1e300}', "at most 65536"),
+    ('{"network": "pggan", "channels": [1, 1000000], "latent": 8}', "at most 65536"),
 ])
 def test_an_architecture_that_is_not_known_costs_only_what_needs_it(runs, capsys, architecture, reason):
     masks = write(runs / "a", architecture=architecture)

@@ -3,8 +3,10 @@
 `hydra/launcher=basic` is a name of Hydra's own, which the sweeper takes for ours.
 """
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from omegaconf import OmegaConf
 
 from lipfw.grid import basic, local, ray, slurm
+from lipfw.redact import tree
 
 _HYDRAS_OWN = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
@@ -21,6 +23,12 @@ class GridSweeper(BasicSweeper):
             return
         self.hydra_context, self.config, self.launcher = hydra_context, config, basic.Basic()
         self.launcher.setup(hydra_context=hydra_context, task_function=task_function, config=config)
+
+    def sweep(self, arguments: list[str]) -> None:
+        written = OmegaConf.to_container(self.config)
+        if (told := tree(written)) != written:      # Hydra writes it to multirun.yaml; the launcher has its own
+            self.config = OmegaConf.create(told)
+        super().sweep(arguments)
 
     def validate_batch_is_legal(self, batch) -> None:
         """Our launchers compose all before they start any."""

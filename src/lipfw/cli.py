@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from lipfw import __version__
+from lipfw import __version__, redact
 from lipfw.argv import normalise, typed
 from lipfw.configs import CONF, EXPERIMENTS, KEYS
 from lipfw.cores import wait_briefly
@@ -26,6 +26,7 @@ _failed: list[str] = []     # mistakes of this process's runs, already told
 
 def run(cfg: DictConfig) -> dict | None:
     """Do one run, unless it is finished; a user's mistake is told at once in one line and the sweep goes on."""
+    sys.argv[1:] = map(redact.text, sys.argv[1:])       # loggers look it up
     try:
         if surplus := sorted(cfg.keys() - KEYS):
             raise InputError(f"{surplus[0]} is no option; an option of your own belongs into a group, e.g. "
@@ -39,7 +40,7 @@ def run(cfg: DictConfig) -> dict | None:
         with listening():       # before torch is imported, which takes a while
             from lipfw.run import run
 
-            return run(cfg, shlex.join(["python", "-m", "lipfw", *typed]))
+            return run(cfg, shlex.join(["python", "-m", "lipfw", *map(redact.text, typed)]))
     except Interrupted as e:
         _tell_run(explain(e))
         raise
@@ -65,7 +66,7 @@ def run(cfg: DictConfig) -> dict | None:
 def main() -> None:
     """Entry point of `lipfw` and `python -m lipfw`; exits with 0 only if every run was done."""
     os.environ["HYDRA_FULL_ERROR"] = "1"    # errors reach us instead of being printed by Hydra
-    sys.stderr = _Filter(sys.stderr)
+    sys.stdout, sys.stderr = redact.Told(sys.stdout), _Filter(sys.stderr)
     typed[:] = sys.argv[1:]
     if typed == ["--version"]:
         print(f"lipfw {__version__}")
@@ -108,17 +109,11 @@ def _tell(message: str) -> None:
     print(f"lipfw: {message}", file=sys.stderr)
 
 
-class _Filter:
+class _Filter(redact.Told):
     """Standard error without what tells a user nothing: Hydra's line before our own on a failed run, and a remark of
     wandb on a setting that Lightning passes."""
 
     _DROPPED = ("Error executing job with overrides:", "The anonymous setting has no effect")
 
-    def __init__(self, stream):
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        return len(text) if any(d in text for d in self._DROPPED) else self._stream.write(text)
-
-    def __getattr__(self, name):
-        return getattr(self._stream, name)
+    def write(self, told: str) -> int:
+        return len(told) if any(d in told for d in self._DROPPED) else super().write(told)

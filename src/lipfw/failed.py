@@ -22,7 +22,7 @@ def read(folder: Path) -> str | None:
     """Return the reason that a run has left, None if it has not failed."""
     try:
         return str(json.loads((Path(folder) / NAME).read_text(encoding="utf-8"))["error"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

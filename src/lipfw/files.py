@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from lipfw.errors import InputError
+from lipfw.redact import tree
 
 _PART = ".part"
 
@@ -62,8 +63,8 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value) -> None:
-    """Write `value` to `path` as indented JSON in one step; NaN is refused (write None)."""
-    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+    """Write `value` to `path` as indented JSON in one step, secrets hidden; NaN is refused (write None)."""
+    write_text(path, json.dumps(tree(value), indent=1, allow_nan=False) + "\n")
 
 
 def write_jsonl(path: Path, records: Iterable[dict]) -> None:
@@ -82,7 +83,7 @@ def read_jsonl(path: Path) -> list[dict]:
         return []
     try:
         return [json.loads(line) for line in text.split("\n")[:-1] if line]
-    except ValueError:
+    except (ValueError, RecursionError):
         raise InputError(f"{path} is damaged: a line of it is no JSON; restore the file, or delete its folder to start "
                          "that run over") from None
 

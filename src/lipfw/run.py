@@ -26,12 +26,13 @@ from lipfw.fit.rounds import Ended
 from lipfw.fit.stepping import check_kernel
 from lipfw.fit.stopping import last_before_rises
 from lipfw.fit.trainer import device_name, make_trainer
-from lipfw.folder import group_digest, label_parts, members, run_folder
+from lipfw.folder import group_digest, label_parts, members, run_folder, told
 from lipfw.interrupt import Interrupted, heed
 from lipfw.job import Job
 from lipfw.lock import alone
 from lipfw.malloc import keep_freed_memory
 from lipfw.records import Records
+from lipfw.redact import tree
 from lipfw.restoring import Restoring
 from lipfw.tracking import close_logger, end_loggers, log_result, open_logger
 from lipfw.training import Training
@@ -58,8 +59,8 @@ def _run(cfg: DictConfig, command: str | None, side: Side | None = None) -> dict
     for result.json. Raises InputError for the user's mistakes, among them a folder that another process works in, and
     Interrupted when the process is asked to stop; a run that fails leaves failed.json.
     """
+    shown, folder = told(cfg), run_folder(cfg)      # before the next line: it forgets which values are secrets
     cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
-    folder = run_folder(cfg)
     quiet = choice("trainer.progress", cfg.trainer.progress, ("auto", False)) is False
     console = Console(quiet=quiet) if side is None else side.console
     done = folder / "result.json"
@@ -73,7 +74,7 @@ def _run(cfg: DictConfig, command: str | None, side: Side | None = None) -> dict
                 job.module.after_step.append(claim.check)
                 if not done.exists():       # nobody else has finished it meanwhile
                     with _reason_left(folder):
-                        return _fit(cfg, folder, console, command, side, job)
+                        return _fit(cfg, shown, folder, console, command, side, job)
     result = json.loads(done.read_text())
     ended = f" ({result['ended']})" if result.get("ended") else ""
     console.print(f"already finished: {folder}{ended}", highlight=False, soft_wrap=True)
@@ -141,10 +142,12 @@ def parts(cfg: DictConfig, pictures, device: str | None, fits: int = 1) -> Job:
     return (Training if trains else Restoring)(cfg, task, pictures, device, fits)
 
 
-def _fit(cfg: DictConfig, folder: Path, console: Console, command: str | None, side: Side | None, job: Job) -> dict:
+def _fit(cfg: DictConfig, shown: dict, folder: Path, console: Console, command: str | None, side: Side | None,
+         job: Job) -> dict:
     """Fit all rounds from the last checkpoint on, in a folder that this process holds alone, and write the result.
 
-    Raises Ended, with the result of the rounds before it written, if a round can't be pruned.
+    `shown` is the config as it may be written down. Raises Ended, with the result of the rounds before it written, if a
+    round can't be pruned.
     """
     started = time.monotonic()
     sweep_parts(folder)
@@ -156,15 +159,16 @@ def _fit(cfg: DictConfig, folder: Path, console: Console, command: str | None, s
         console.print("freed memory is kept for the next step, which pictures of 256x256 pixels and more gain from; "
                       "MALLOC_* variables of your own would win", highlight=False, soft_wrap=True)
     about = {**job.about, "pruner": cfg.pruner._target_, "seed": str(cfg.seed), "task": cfg.task._target_,
-             "run": folder.name, "label": "-".join(label_parts(cfg)[:-1]), "options": group_digest(cfg)}
-    recorder = job.recorder(folder, about)
+             "run": folder.name, "label": "-".join(label_parts(cfg)[:-1]),
+             "options": group_digest(OmegaConf.create(shown))}
+    recorder = job.recorder(folder, tree(about))
     # the recorder's clock starts after the estimate, and a checkpoint counts on what the recorder has written
     callbacks = [*job.callbacks(), pruning, *([] if console.quiet else [FitProgress(pruning, console)]), recorder,
                  Checkpoint(path, cfg.trainer.checkpoint_seconds)]
     if side is not None:
         module.after_step.append(side.check)
-    logger = open_logger(cfg, folder, side is not None)
-    write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg))
+    logger = open_logger(cfg, shown, folder, side is not None)
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(shown))
     ended = None
     try:
         trainer = make_trainer(pruning.rounds, callbacks, cfg.trainer.accelerator, logger, folder)
@@ -174,7 +178,7 @@ def _fit(cfg: DictConfig, folder: Path, console: Console, command: str | None, s
             if not read_jsonl(folder / "rounds.jsonl"):
                 raise
             ended = e
-        result = _result(folder, cfg, job, recorder)
+        result = _result(folder, shown, job, recorder)
         device = device_name(cfg.trainer.accelerator)       # the module is back on the CPU
         result |= {"device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
                    "precision": module.precision, **_tf32(device), "threads": torch.get_num_threads(),
@@ -197,7 +201,7 @@ def _fit(cfg: DictConfig, folder: Path, console: Console, command: str | None, s
     return result
 
 
-def _result(folder: Path, cfg: DictConfig, job: Job, recorder: Records) -> dict:
+def _result(folder: Path, shown: dict, job: Job, recorder: Records) -> dict:
     """Choose the best ticket without a clean picture, let the job write its pictures, and return the result."""
     rounds, pruner = read_jsonl(folder / "rounds.jsonl"), job.pruning.pruner
     best = last_before_rises([r["loss"] for r in rounds], pruner.patience)
@@ -208,7 +212,7 @@ def _result(folder: Path, cfg: DictConfig, job: Job, recorder: Records) -> dict:
         "seconds": round(sum(r["seconds"] for r in rounds), 3),
         "versions": {"lipfw": __version__, "torch": torch.__version__, "pytorch_lightning": pl.__version__,
                      "python": platform.python_version()},
-        "config": OmegaConf.to_container(cfg),
+        "config": shown,
     }
 
 

@@ -6,6 +6,7 @@ The weights that every round starts from are the same for a whole run and lie on
 """
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,7 +79,7 @@ class Ticket:
             about = {str(k): str(v) for k, v in header["about"].items()}
         except InputError:
             raise
-        except (KeyError, ValueError, TypeError, AttributeError, RuntimeError):
+        except (KeyError, ValueError, TypeError, AttributeError, RuntimeError, OverflowError):   # also RecursionError
             sound = False
         if not sound:
             raise InputError(f"{path} is damaged: its masks do not match its own header; copy it again")
@@ -98,7 +99,7 @@ class Ticket:
         Raises InputError if they were not saved, are missing or belong to another run.
         """
         remedy = "use pruner.weights=pretrained, or find the ticket again with task.save_trained=true"
-        if "trained" not in self.about:
+        if "trained" not in self.about or not self.about.get("round", "").isdecimal():
             raise InputError(f"{path} has no trained weights, they were not saved; {remedy}")
         return self._beside(path, trained_name(int(self.about["round"])), "trained", "ended with", remedy)
 
@@ -129,7 +130,9 @@ def save_state(path: Path, state: Mapping[str, Tensor]) -> str:
 
 def _unpack(packed: Tensor, shape: list[int]) -> Tensor:
     """Return the boolean tensor of a shape from its packed bits; ValueError if the bytes are not that many."""
-    n = int(np.prod(shape))
+    if not all(type(side) is int and side >= 0 for side in shape):
+        raise ValueError("no shape")
+    n = math.prod(shape)        # exact: numpy's product of absurd sides wraps around
     if packed.dtype != torch.uint8 or packed.numel() != (n + 7) // 8:
         raise ValueError("wrong number of bits")
     return torch.from_numpy(np.unpackbits(packed.numpy(), count=n).astype(bool)).reshape(shape)

@@ -13,6 +13,7 @@ from pytorch_lightning.loggers import Logger
 
 from lipfw.errors import InputError
 from lipfw.folder import label_parts
+from lipfw.redact import literals, text
 
 _NOT_OPTIONS = ("close", "side_by_side")       # keys of a logger's config that it is not made with
 _place = threading.Lock()       # the environment is one for all threads
@@ -27,15 +28,17 @@ def _staged_in(folder: Path) -> Iterator[None]:
         yield
 
 
-def open_logger(cfg: DictConfig, folder: Path, side_by_side: bool = False) -> Logger | None:
+def open_logger(cfg: DictConfig, shown: dict, folder: Path, side_by_side: bool = False) -> Logger | None:
     """Return the configured logger, or None. Its files go into the run folder, so that the folder can be moved.
 
-    Of several runs in one process each is made with the config's `side_by_side` options too. Raises InputError if it
-    can't be started; a folder that was empty is then removed again.
+    It is made as `cfg` says and told `shown`, the config without secrets. Of several runs in one process each is made
+    with the config's `side_by_side` options too. Raises InputError if it can't be started; a folder that was empty is
+    then removed again.
     """
     if cfg.logger._target_ is None:
         return None
     os.environ.setdefault("WANDB_SILENT", "true")               # its start-up remarks are about an account
+    os.environ.setdefault("WANDB_DISABLE_GIT", "true")          # the URL of a remote may hold a token
     new = all(p.name == ".lock" for p in folder.iterdir())
     (folder / "wandb").mkdir(exist_ok=True)
     # one id for a run however often it is taken up again, so that its pieces meet in one place
@@ -44,7 +47,7 @@ def open_logger(cfg: DictConfig, folder: Path, side_by_side: bool = False) -> Lo
         make = instantiate({k: v for k, v in cfg.logger.items() if k not in _NOT_OPTIONS}, _partial_=True)
         with _staged_in(folder):
             logger = make(name=folder.name, id=run_id, save_dir=str(folder), tags=label_parts(cfg),
-                          config=OmegaConf.to_container(cfg),
+                          config=shown,
                           **(cfg.logger.get("side_by_side") or {} if side_by_side else {}))
             _ = logger.experiment       # connects: what is wrong with mode, project or key shows here
     except OSError:
@@ -52,8 +55,8 @@ def open_logger(cfg: DictConfig, folder: Path, side_by_side: bool = False) -> Lo
     except Exception as e:
         if new:
             shutil.rmtree(folder)
-        told = " ".join(str(e).split())
-        raise InputError(f"the logger can't start ({told[:200]}); use logger.mode=offline, or logger=none") from e
+        told = text(" ".join(str(e).split()), *literals(OmegaConf.to_container(cfg)))
+        raise InputError(f"the logger can't start ({told[:200]}); use logger.mode=offline, or logger=none") from None
     return logger
 
 

@@ -19,12 +19,18 @@ FORMAT = 1      # raised when an older checkpoint can no longer be taken up
 
 
 class Here(TorchCheckpointIO):
-    """Writes a checkpoint to the path it is given; Lightning's own goes through the system's temporary folder."""
+    """Writes a checkpoint to the path it is given; Lightning's own goes through the system's temporary folder.
+
+    It is read without running anything that lies in it, whatever torch's own default is.
+    """
 
     def save_checkpoint(self, checkpoint, path, storage_options=None) -> None:
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)      # into memory first: on a full disk torch raises no OSError
         Path(path).write_bytes(buffer.getbuffer())
+
+    def load_checkpoint(self, path, map_location=None, weights_only=None) -> dict:
+        return torch.load(path, map_location=map_location or "cpu", weights_only=True)
 
 
 def before(path: Path) -> Path:

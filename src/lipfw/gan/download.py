@@ -3,10 +3,12 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
+from lipfw.bounded import bounded
 from lipfw.errors import InputError
 
 URL = "https://dl.fbaipublicfiles.com/gan_zoo/PGAN/"
 FILES = {"celebahq256": "celebaHQ_s6_i80000-6196db68.pth", "celebahq512": "celebaHQ16_december_s7_i96000-9c72988c.pth"}
+MAX_BYTES = 1 << 30
 TIMEOUT = 10  # seconds for a connection and between two pieces of an answer
 
 
@@ -23,7 +25,7 @@ def fetch(name: str, downloader: Callable | None = None) -> Path:
     except ImportError:
         raise InputError(f"prior.weights={name} cannot be downloaded without pooch; pip install 'lipfw[data]', or "
                          f"{remedy}") from None
-    download = downloader or pooch.HTTPDownloader(timeout=TIMEOUT)
+    download = downloader or bounded(pooch.HTTPDownloader(timeout=TIMEOUT), MAX_BYTES)
 
     def verified(url, output_file, pooch):     # before pooch moves it into the cache, so nothing else gets there
         download(url, output_file, pooch)

@@ -4,6 +4,7 @@ A file is a dictionary of `config`, an object of plain attributes, and the state
 generator with its weights averaged over the training).
 """
 import re
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,7 +102,10 @@ def to_published(state: Mapping[str, Tensor], module: bool = True) -> dict[str, 
 
 
 def _short(value) -> str:
-    return repr(value)[:60]
+    """Return the start of a value's text; of lists within lists, which may be endless, the first few entries."""
+    brief = reprlib.Repr()
+    brief.maxstring = brief.maxlong = brief.maxother = 60
+    return brief.repr(value)[:60]
 
 
 def _architecture(generator: Mapping[str, Tensor], path: Path) -> tuple[tuple[int, ...], int, int]:

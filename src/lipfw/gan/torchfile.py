@@ -124,7 +124,10 @@ def _zipped(file: BinaryIO, settings: str) -> tuple[object, dict[str, bytes]]:
     """Return the object of a zip file and its storages' bytes; the archive's checksums are verified."""
     with zipfile.ZipFile(file) as archive:
         # torch.save does not compress: what is compressed may unpack to more than the memory holds
-        plain = [i.filename for i in archive.infolist() if i.compress_type == zipfile.ZIP_STORED]
+        stored = [i for i in archive.infolist() if i.compress_type == zipfile.ZIP_STORED]
+        if sum(i.file_size for i in stored) > file.seek(0, io.SEEK_END):        # several that are the same bytes
+            raise zipfile.BadZipFile("it holds more than itself")
+        plain = [i.filename for i in stored]
         name, = (n for n in plain if n.endswith("/data.pkl"))
         folder = name.removesuffix(".pkl") + "/"
         found = _Unpickler(io.BytesIO(archive.read(name)), settings).load()
@@ -156,8 +159,10 @@ def _tensors(values: Mapping, raw: Mapping[str, bytes]) -> dict:
 def _tensor(stored: _Stored, raw: Mapping[str, bytes]) -> Tensor:
     key, dtype, count = stored.storage
     numbers = (stored.offset, *stored.size, *stored.stride)
+    if any(type(n) is not int or n < 0 for n in numbers):       # before they are multiplied: a text may be, too
+        raise pickle.UnpicklingError("a tensor of no size")
     last = stored.offset + sum((n - 1) * step for n, step in zip(stored.size, stored.stride, strict=True))
-    if any(type(n) is not int or n < 0 for n in numbers) or last >= count or math.prod(stored.size) > count:
+    if last >= count or math.prod(stored.size) > count:
         raise pickle.UnpicklingError("a tensor outside its storage")
     if len(raw[key]) != count * dtype.itemsize:
         raise pickle.UnpicklingError("a storage is cut off")

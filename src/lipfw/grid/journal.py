@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 from lipfw import __version__
 from lipfw.folder import named_files, path_digest
+from lipfw.redact import text
 
 NAME = "grid.jsonl"
 
@@ -41,7 +42,7 @@ def read(folder: Path) -> dict[str, Entry]:
             e = json.loads(line)
             entry = Entry(str(e["key"]), tuple(e["overrides"]), tuple(map(Path, e["folders"])),
                           tuple((g, p, part, d) for g, p, part, d in e["files"]))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue        # a killed writer's
         found[entry.key] = entry
     return found
@@ -70,7 +71,9 @@ class Journal:
         new = []
         for cell in cells:
             files = [(*named, path_digest(*named)) for named in named_files(cell.config)]
-            new.append({"key": self.key(cell.overrides), "overrides": list(cell.overrides),
+            if any(text(path) != path for _, path, *_ in files):
+                continue        # a path that holds a secret is not written down
+            new.append({"key": self.key(cell.overrides), "overrides": [text(o) for o in cell.overrides],
                         "folders": [str(f) for f in cell.folders], "files": files})
         if new:
             with open(self.folder / NAME, "a", encoding="utf-8") as f:

@@ -22,6 +22,7 @@ from lipfw.grid.tally import Tally
 from lipfw.grid.work import Order, Outcome
 from lipfw.interrupt import asked, listening
 from lipfw.lock import Claim
+from lipfw.redact import text
 
 _LOOK = 0.5         # seconds between two looks at what has ended
 _ELSEWHERE = 3.0    # seconds between two looks at runs that another process is at
@@ -215,7 +216,8 @@ class GridLauncher(Launcher):
         config = job.cell.whole()
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = job.number
-        return Order(config, self.function, list(argv.typed), os.getcwd(), environment, self.log(job), self.passes)
+        typed = [text(word) for word in argv.typed]     # SLURM keeps the order in a file
+        return Order(config, self.function, typed, os.getcwd(), environment, self.log(job), self.passes)
 
     def log(self, job: Job) -> str | None:
         """Return the file that a run's output goes to, None for the terminal."""

@@ -22,6 +22,7 @@ from lipfw.errors import SeedsFailed
 from lipfw.interrupt import Interrupted, listening
 from lipfw.lock import Busy
 from lipfw.mistakes import explain
+from lipfw.redact import Told
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,9 @@ def work(order: Order) -> Outcome:
     os.environ.update(order.environment)
     if order.log is not None:
         _log_to(Path(order.folder, order.log))
+    for name in ("stdout", "stderr"):
+        if not isinstance(stream := getattr(sys, name), Told):
+            setattr(sys, name, Told(stream))
     os.chdir(order.folder)
     argv.typed[:] = order.typed
     wait_briefly()

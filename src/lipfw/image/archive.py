@@ -25,7 +25,7 @@ def opened(path, part: str | None = None) -> Iterator[dict[str, Callable[[], Bin
     """
     path = Path(os.path.expanduser(str(path)))
     if path.is_dir():
-        yield {name: partial(open, path / name, "rb") for name in pictures_below(path, part)}
+        yield {name: partial(_file, path / name) for name in pictures_below(path, part)}
         return
     try:
         archive = zipfile.ZipFile(path)
@@ -45,6 +45,13 @@ def opened(path, part: str | None = None) -> Iterator[dict[str, Callable[[], Bin
             raise InputError(f"{path} would unpack to {total / 2 ** 30:,.0f} GiB, more than the limit of "
                              f"{MAX_BYTES >> 30} GiB; name a folder in it by image.part, or make the pictures smaller")
         yield {name: partial(_member, archive, members[name], path) for name in names}
+
+
+def _file(path: Path) -> BinaryIO:
+    """Return an open file of a folder; not of what is no file: a pipe would be waited for, a device never ends."""
+    if not path.is_file():
+        raise InputError(f"{path} is not a regular file, or gone; remove it from the folder")
+    return open(path, "rb")
 
 
 def _check(member: zipfile.ZipInfo, path: Path) -> None:

@@ -11,10 +11,12 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
+from lipfw.bounded import bounded
 from lipfw.errors import InputError, choice
 from lipfw.image.picture import MAX_PIXELS, Picture, decode_limit, finish
 from lipfw.image.read import read
 
+MAX_BYTES = 1 << 24  # of a picture; those of the sets are much smaller
 TIMEOUT = 10  # seconds for a connection and between two pieces of an answer
 
 
@@ -68,7 +70,7 @@ def _path(set: str, file: str, sha256: str, url: str) -> Path:
                          "and pip install 'lipfw[data]'") from None
     try:  # pooch downloads to a temporary name, so no half file stays
         return Path(pooch.retrieve(f"{url}/{file}", known_hash=sha256, fname=file, path=pooch.os_cache("lipfw") / set,
-                                   downloader=pooch.HTTPDownloader(timeout=TIMEOUT)))
+                                   downloader=bounded(pooch.HTTPDownloader(timeout=TIMEOUT), MAX_BYTES)))
     except (OSError, ValueError) as error:  # no network, a full disk; another checksum
         why = f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
         raise InputError(f"{set}/{file} is not here ({looked}) and could not be downloaded from {url} ({why}); "

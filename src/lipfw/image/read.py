@@ -19,6 +19,8 @@ FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF", "TIFF")  # MPO: a JPEG wi
 READABLE = "PNG, JPEG, WebP, BMP, GIF and TIFF are read"
 GREY, COLOUR = ("1", "L", "LA", "La"), ("P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr")
 ORIENTATION = 274  # the EXIF tag
+LARGEST_PIXEL = 32  # bytes: four channels of float64
+OTHER = 1 << 26  # bytes that a file may hold besides: profiles, previews, further pages
 
 
 def read(path, max_pixels: int = MAX_PIXELS, option: str = "image.path") -> Picture:
@@ -77,6 +79,10 @@ def _check_file(path: Path, option: str) -> None:
 def _decode(what, file: BinaryIO, max_pixels: int, remedy: str | None) -> tuple[np.ndarray, int]:
     """Return (H, W, C) of uint8, uint16 or float32 and the EXIF orientation; the size is checked before decoding."""
     def everything() -> bytes:
+        most = LARGEST_PIXEL * max_pixels + OTHER
+        if file.seek(0, os.SEEK_END) > most:
+            raise InputError(f"{what} has {file.tell() >> 20:,} MiB, more than a picture of the limit of {max_pixels} "
+                             f"pixels; {remedy or 'save it as one PNG, or raise image.max_pixels'}")
         file.seek(0)
         return file.read()
 

@@ -1,6 +1,8 @@
 """TIFF files that Pillow refuses or would cut to 8 bits: 16-bit and floating-point ones, by tifffile."""
 import io
 import logging
+import math
+import zlib
 
 import numpy as np
 
@@ -9,6 +11,8 @@ from lipfw.image.picture import check_pixels
 
 MIN_IS_WHITE, MIN_IS_BLACK, RGB = 0, 1, 2  # the TIFF tag PhotometricInterpretation
 UNASSOCIATED_ALPHA = 2
+DEFLATE = (8, 32946)
+COMPRESSIONS = (1, 5, 32773, *DEFLATE)  # none, LZW, PackBits: others may unpack a small file to any size
 ORIENTATION = 274
 
 
@@ -35,6 +39,10 @@ def decode(path, data: bytes, max_pixels: int, remedy: str | None = None) -> tup
             kind = f"{page.dtype} with {page.samplesperpixel} channels, photometric {int(page.photometric)}"
             if not _supported(page):
                 raise InputError(f"{path}: this kind of TIFF ({kind}) is not supported; save it as an 8- or 16-bit PNG")
+            if page.is_tiled:
+                check_pixels(path, page.tilewidth, page.tilelength, max_pixels, remedy)
+            if int(page.compression) in DEFLATE:
+                _check_inflated(page, data)
             array = page.asarray()
             tag = page.tags.get(ORIENTATION)
     finally:
@@ -55,11 +63,23 @@ def decode(path, data: bytes, max_pixels: int, remedy: str | None = None) -> tup
     return np.ascontiguousarray(array), int(tag.value) if tag else 1
 
 
+def _check_inflated(page, data: bytes) -> None:
+    """Raise ValueError if a strip or tile unpacks to more than its pixels: tifffile would unpack it whole."""
+    most = math.prod(page.chunks) * page.dtype.itemsize
+    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
+        unpacker, rest, size = zlib.decompressobj(), data[offset:offset + count], 0
+        while rest and size <= most:
+            size += len(unpacker.decompress(rest, 1 << 20))
+            rest = unpacker.unconsumed_tail
+        if size > most:
+            raise ValueError("it unpacks to more than its pixels")
+
+
 def _supported(page) -> bool:
     colours = {MIN_IS_WHITE: 1, MIN_IS_BLACK: 1, RGB: 3}.get(int(page.photometric))
     extra = tuple(int(e) for e in page.extrasamples)
     return (colours is not None and extra in ((), (UNASSOCIATED_ALPHA,)) and page.imagedepth == 1
-            and page.samplesperpixel == colours + len(extra)
+            and page.samplesperpixel == colours + len(extra) and int(page.compression) in COMPRESSIONS
             and page.dtype in ("uint8", "uint16", "float16", "float32", "float64")
             and not (page.dtype.kind == "f" and int(page.photometric) == MIN_IS_WHITE))
 

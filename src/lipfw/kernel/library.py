@@ -69,6 +69,9 @@ def _cache() -> Path:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _check_mine(folder)
+        for above in folder.resolve().parents:      # who may rename there may put another folder in its place
+            if above.stat().st_mode & (stat.S_IWOTH | stat.S_ISVTX) == stat.S_IWOTH:
+                raise Unavailable(f"{above} can be written by everybody; chmod o-w, or set XDG_CACHE_HOME")
     except OSError as e:
         raise Unavailable(f"the cache folder {folder} can't be made: {e.strerror}") from e
     return folder

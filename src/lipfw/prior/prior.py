@@ -10,6 +10,8 @@ import lipfw.prior
 from lipfw.errors import InputError, choice, flag, number, whole
 from lipfw.streams import stream, stream_seed
 
+MOST_CHANNELS, MOST_SCALES = 65536, 32      # of a network that a file tells of
+
 
 class Prior(nn.Module):
     """f(z; theta) for one or more pictures: one network, codes z, weights unknown.
@@ -111,6 +113,12 @@ def rebuild(architecture: Mapping) -> nn.Module:
     """
     names = sorted(m.name for m in pkgutil.iter_modules(lipfw.prior.__path__) if m.name != "prior")
     arguments = dict(architecture)
+    for name, value in arguments.items():       # it is what a file says: a depth of a million would be built
+        for number_ in value if isinstance(value, list) else [value]:
+            most = MOST_SCALES if name == "depth" else MOST_CHANNELS
+            if name != "network" and not (type(number_) is int and 0 < number_ <= most):
+                raise InputError(f"no network can be built from the architecture {repr(arguments)[:200]}: {name} must "
+                                 f"be whole, at least 1 and at most {most}")
     module = importlib.import_module(f"lipfw.prior.{choice('the network', arguments.pop('network', None), names)}")
     try:
         with torch.device("meta"):

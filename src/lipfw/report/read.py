@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
+import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from lipfw.errors import InputError
 from lipfw.files import read_jsonl
@@ -182,7 +182,7 @@ def _json(path: Path):
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise ValueError(f"{path.name} is broken ({e})") from None
 
 
@@ -190,8 +190,13 @@ def _yaml(path: Path):
     if not path.exists():
         raise ValueError(f"it has no {path.name}")
     try:
-        return OmegaConf.to_container(OmegaConf.load(path))
-    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as e:
+        text = path.read_text(encoding="utf-8")
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise ValueError(f"{path.name} has aliases, of which a few lines fill the memory; lipfw writes none")
+        return OmegaConf.to_container(OmegaConf.create(text))
+    except RecursionError:
+        raise ValueError(f"{path.name} is broken (nested too deeply)") from None
+    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as e:
         raise ValueError(f"{path.name} is broken ({' '.join(str(e).split())})") from None
 
 
@@ -199,6 +204,8 @@ def _checked(config, name: str) -> dict:
     """Return a run's config if it has what a group's label needs, else raise ValueError."""
     if not isinstance(config, dict) or "seed" not in config:
         raise ValueError(f"{name} holds no config of a run")
+    if "${" in json.dumps(config, default=str):     # it would be looked up here: ${oc.env:...} in this environment
+        raise ValueError(f"{name}: the config has an interpolation ${{...}}; lipfw writes resolved ones")
     for section in ("task", "image", "prior", "pruner"):
         node = config.get(section)
         if not isinstance(node, dict) or "." not in str(node.get("_target_")):
