@@ -16,6 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import setup_globals
 from hydra.types import RunMode
+from hydra.version import setbase
 from omegaconf import DictConfig, OmegaConf, flag_override
 
 from lipfw.argv import normalise
@@ -95,6 +96,7 @@ def opened(arguments: Sequence[str], conf: Path, experiments: Path) -> Iterator[
         path.prepend("command-line", f"file://{Path(parsed.config_dir).absolute()}", "schema")    # which must be last
     try:
         hydra = Hydra.create_main_hydra2("lipfw", path)
+        setbase("1.3")      # as the command line has it
         setup_globals()
         loader = hydra.config_loader
         master = hydra.compose_config(parsed.config_name or "config", parsed.overrides, RunMode.MULTIRUN, False)
