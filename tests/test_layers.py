@@ -21,6 +21,8 @@ ALLOWED = {     # layer -> the lipfw modules it may import, besides itself
     "run": BASE | TOP | PARTS | HOST,
     # no torch, so that a sweep skips what is done in no time
     "grid": {"argv", "configs", "errors", "cores", "failed", "files", "folder", "interrupt", "lock", "mistakes"},
+    # nor here: it starts in a moment and looks again and again
+    "status": {"errors", "failed", "grid", "listing", "lock", "pruner", "report", "terminal"},
     "configs": set(), "mistakes": {"configs", "errors", "interrupt"},
     "cli": {"argv", "configs", "cores", "errors", "folder", "grid", "interrupt", "mistakes", "run"},
     "__main__": {"cli"}, "__init__": set(),
@@ -30,7 +32,8 @@ LIBRARIES = {   # library -> the layers that may import it
     "omegaconf": {"grid", "run", "restoring", "training", "tracking", "cli", "folder", "mistakes", "report"},
     "pytorch_lightning": {"fit", "run", "job", "records", "recorder", "training", "tracking", "api"},
     "torchmetrics": {"fit"}, "wandb": set(), "skimage": {"image"},
-    "rich": {"fit", "run", "job", "restoring", "training", "batch", "summary", "report", "tickets", "terminal"},
+    "rich": {"fit", "run", "job", "restoring", "training", "batch", "summary", "report", "tickets",
+             "status", "terminal"},
     "PIL": {"image", "task"},
 }
 

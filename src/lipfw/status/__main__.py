@@ -42,7 +42,7 @@ def _parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Show where the runs that `argv` names stand; returns the exit status. A mistake is told in one line on stderr."""
     def program() -> int:
-        args = _parser().parse_args(_spelled(sys.argv[1:] if argv is None else argv))
+        args = _parser().parse_intermixed_args(_spelled(sys.argv[1:] if argv is None else argv))
         if args.watch is not None:
             number("--watch", args.watch, 0.5, math.inf, open_high=True)
         return show(args.folder, args.watch, args.all)
@@ -107,7 +107,7 @@ def _again(look: Callable[[], list[Row]], out: Console, every: float, everything
 def _spelled(argv: Sequence[str]) -> list[str]:
     """Return arguments in which `--watch FOLDER` is a watch of a folder, and not one every FOLDER seconds."""
     out = list(argv)
-    for i, (word, following) in enumerate(zip(argv, [*argv[1:], "--"], strict=True)):
+    for i, (word, following) in enumerate(zip(argv[:-1], argv[1:], strict=True)):
         if word == "--watch":
             try:
                 float(following)

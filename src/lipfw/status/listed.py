@@ -20,7 +20,7 @@ Kind = Literal["cell", "earlier", "single"]
 class Listed:
     """A run: its folder, what it is called, and `alike`, which is the same for runs that differ in their seeds alone.
 
-    A `cell` is a grid's, as its configs were when it was last asked for; `earlier` is one of an earlier version of them;
+    A `cell` is a grid's, as its configs were when it was last asked for; `earlier` is one of before that;
     a `single` run is no grid's. `log` is where its output goes.
     """
 

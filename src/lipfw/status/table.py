@@ -113,15 +113,12 @@ def _below(rows: Sequence[Row], most: int) -> list[Text]:
 
 def _outlook(rows: Sequence[Row]) -> str:
     told = forecast(rows)
-    parts = [f"{int(100 * told.share)}% of all work is done"]
+    done = f"{int(100 * told.share)}% of all work done"
     if told.seconds is not None and told.at_once:
-        parts.append(f"about {spoken(told.seconds)} left with {told.at_once} at once, at the present pace")
-    elif told.at_once:
-        parts.append("the time left is not known yet")
-    else:
-        parts.append("nothing is running" + (f", about {spoken(told.seconds)} left, one run after another"
-                                             if told.seconds else ""))
-    return "; ".join(parts)
+        return f"{done}; about {spoken(told.seconds)} left with {told.at_once} at once, at this pace"
+    if told.at_once:
+        return f"{done}; the time left is not known yet"
+    return f"{done}; nothing is running" + (f": about {spoken(told.seconds)} left, one by one" if told.seconds else "")
 
 
 def cut(text: str, room: int) -> str:
