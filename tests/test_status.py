@@ -1,4 +1,5 @@
 """python -m lipfw.status: plans against real runs, a real grid in all five states, tables of 80 columns, a thousand."""
+import io
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
+from rich.console import Console
 
 from lipfw import cli, failed, interrupt
 from lipfw.cli import CONF
@@ -32,7 +34,7 @@ from lipfw.status.forecast import forecast, over
 from lipfw.status.listed import Listed, listed
 from lipfw.status.plan import Plan, chosen, plan
 from lipfw.status.read import Reader, Standing
-from lipfw.status.table import FULL, cut
+from lipfw.status.table import FULL, cut, view
 from lipfw.tickets.__main__ import main as tickets
 
 TINY = ["trainer=smoke", "trainer.progress=false", "logger=none", "fit.steps=8", "fit.log_every=2", "image.size=16",
@@ -330,6 +332,18 @@ def test_more_running_than_rows(here, capsys):
     out = shown(capsys, "runs/x")
     assert sum(line.startswith("seed=") for line in out) == FULL and any("... and 10 more" in line for line in out)
     assert f"{FULL + 10} runs: {FULL + 10} running" in out
+
+
+@pytest.mark.parametrize("height", [10, 24, 50])
+@pytest.mark.parametrize("count", [3, 15, 30, 200])
+def test_a_watched_table_fits_its_terminal(here, height, count):
+    states = [State.FAILED, State.RUNNING, State.DONE, State.WAITING, State.STOPPED]
+    synthetic(here / "runs/x", count, lambda i: states[i % 5], "pruner=imp", "pruner=snip", "pruner=random")
+    reader, console = Reader(), Console(width=80, height=height, file=io.StringIO())
+    console.print(view([(r, reader(r.folder)) for r in listed([Path("runs/x")])], 80, height=height))
+    lines = console.file.getvalue().splitlines()
+    assert len(lines) <= height and max(map(len, lines)) <= 80
+    assert any(line.startswith(f"{count} runs: ") for line in lines)
 
 
 def test_cells_of_earlier_configs_wait_for_nothing(here, capsys):

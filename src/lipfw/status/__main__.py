@@ -17,7 +17,6 @@ from lipfw.status.table import FULL, view
 from lipfw.terminal import Parser, console, status
 
 EVERY = 5.0     # seconds between two looks
-_BELOW = 8      # lines of a terminal that are kept for what stands below the table
 
 
 def _parser() -> Parser:
@@ -83,7 +82,7 @@ def _live(look: Callable[[], list[Row]], out: Console, every: float, everything:
     rows = look()
 
     def shown():
-        return view(rows, out.width, everything, min(FULL, max(1, out.height - _BELOW)))
+        return view(rows, out.width, everything, out.height)
 
     with Live(shown(), console=out, auto_refresh=False, vertical_overflow="visible" if everything else "crop") as live:
         while not over(rows):

@@ -23,7 +23,7 @@ class Standing:
 
     `rounds` are complete, of `planned`; `share` is the fraction of all steps that is done. `quality` is a PSNR in dB
     or, of a training, its distance `swd` in 1/1000. `seconds` have been worked, `left` are still to be, at the slower
-    pace of the last round and this one. `host` is at it; `reason` is why it failed, or why it ended before its last
+    pace of the last round and this one (rounds to come are sparser and may be faster). `host` is at it; `reason` is why it failed, or why it ended before its last
     round.
     """
 
@@ -82,13 +82,15 @@ class Reader:
         """
         paces, here = [], 0.0
         if rounds:
-            last = rounds[-1]
-            paces.append(last["seconds"] / max(1, last["step_last"] - last["step_first"] + 1))
+            last_steps = max(1, rounds[-1]["step_last"] - rounds[-1]["step_first"] + 1)
+            paces.append(rounds[-1]["seconds"] / last_steps)
         began, now = _changed(folder / "rounds.jsonl"), _changed(folder / "steps.jsonl")
         if step and began is not None and now is not None:
             here = max(0.0, now - began)
             before = [_changed(folder / n) for n in ("checkpoint.ckpt", "checkpoint.before.ckpt")]
-            if here and (rounds or not any(t is not None and t < began for t in before)):
+            taken_up = not rounds and any(t is not None and t < began for t in before)
+            # at first a round's time is that of its pruning
+            if here and not taken_up and (not rounds or step >= last_steps / 4):
                 paces.append(here / step)
         if now is not None:
             seen = self._seen.get(folder)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from rich.console import Group
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -14,27 +15,33 @@ from lipfw.status.read import Standing
 
 FULL = 40       # runs that have a row each
 _GROUPS = 20    # rows of runs that differ in their seeds alone; beyond, a row a state
+_BELOW = 8      # lines of a terminal that are kept for what stands around the rows
 _STYLES = {State.DONE: "green", State.RUNNING: "bold", State.FAILED: "bold red", State.STOPPED: "magenta",
            State.WAITING: "dim"}
 _IN_FULL = (State.RUNNING, State.FAILED)
 _LEAST = 12     # columns of a label
 
 
-def view(rows: Sequence[Row], width: int, everything: bool = False, most: int = FULL) -> Group:
-    """Return what is shown of runs in `width` columns. With more than `most`, not `everything` has a row of its own."""
+def view(rows: Sequence[Row], width: int, everything: bool = False, height: int | None = None) -> Group:
+    """Return what is shown of runs in `width` columns, and in about `height` lines if that is given.
+
+    With more than FULL runs, or than there are lines, those that are not at work and have not failed share rows; with
+    `everything` each run has its own, whatever the height.
+    """
+    most = FULL if height is None else max(1, min(FULL, height - _BELOW))
     grouped = len(rows) > most and not everything
-    single = [r for r in rows if not grouped or r[1].state in _IN_FULL]
-    hidden = []
+    single, hidden, lines = rows, [], []
     if grouped:     # the terminal is no place for hundreds of rows
+        single, others = ([r for r in rows if (r[1].state in _IN_FULL) is full] for full in (True, False))
         single, hidden = single[:most], single[most:]
-    lines = [_line(run.label, s) for run, s in single]
+        lines = _summaries(others, most - len(single))
     if hidden:
-        lines.append(_line(f"... and {len(hidden):,} more", Standing(hidden[0][1].state)))
-    if grouped:
-        lines += _summaries([r for r in rows if r[1].state not in _IN_FULL])
+        lines.insert(0, _line(f"... and {len(hidden):,} more", Standing(hidden[0][1].state)))
+    lines = [*(_line(run.label, s) for run, s in single), *lines]
     trains = {s.trains for _, s in rows if s.quality is not None}
     hosts = len({s.host for _, s in rows if s.host}) > 1
-    return Group(_table(lines, trains, hosts, width), *_below(rows, 5 if not everything else len(rows)))
+    failures = len(rows) if everything else 5 if height is None else max(0, (height - len(lines) - 5) // 4)
+    return Group(_table(lines, trains, hosts, width), *_below(rows, failures))
 
 
 def _line(label: str, s: Standing) -> tuple[str, State, list[str], Standing]:
@@ -44,7 +51,7 @@ def _line(label: str, s: Standing) -> tuple[str, State, list[str], Standing]:
     return label, s.state, [rounds, share, "" if s.quality is None else f"{s.quality:.2f}", left], s
 
 
-def _summaries(rows: Sequence[Row]) -> list[tuple[str, State, list[str], Standing]]:
+def _summaries(rows: Sequence[Row], most: int) -> list[tuple[str, State, list[str], Standing]]:
     """Return a line for each group of runs in the same state that differ in their seeds alone: their number and mean.
     """
     groups: dict[tuple[State, str], list[Row]] = {}
@@ -52,7 +59,7 @@ def _summaries(rows: Sequence[Row]) -> list[tuple[str, State, list[str], Standin
         for row in rows:
             if row[1].state is state:
                 groups.setdefault((state, row[0].alike), []).append(row)
-    if len(groups) > _GROUPS:
+    if len(groups) > min(_GROUPS, most):
         groups = {(state, ""): [r for r in rows if r[1].state is state] for state, _ in groups}
     out = []
     for (state, alike), members in groups.items():
@@ -86,7 +93,7 @@ def _table(lines: Sequence[tuple], trains: set[bool], hosts: bool, width: int) -
     return out
 
 
-def _below(rows: Sequence[Row], most: int) -> list[Text]:
+def _below(rows: Sequence[Row], most: int) -> list[Text | Padding]:
     """Return the lines below the table: counts, how far all have come, what failed and why."""
     states = Counter(s.state for _, s in rows)
     counted = ", ".join(f"{states[state]:,} {state}" for state in State if states[state])
@@ -95,10 +102,9 @@ def _below(rows: Sequence[Row], most: int) -> list[Text]:
         lines.append(Text(_outlook(rows)))
     failures = [(run, s) for run, s in rows if s.state is State.FAILED]
     for run, s in failures[:most]:
-        lines += [Text(f"failed: {run.label}", style=_STYLES[State.FAILED]),
-                  Text(f"  {(s.reason or '').split(chr(10))[0]}"), Text(f"  {run.folder}", overflow="fold")]
-        if run.log.exists():
-            lines.append(Text(f"  output: {run.log}", overflow="fold"))
+        lines.append(Text(f"failed: {run.label}", style=_STYLES[State.FAILED]))
+        told = [(s.reason or "").split("\n")[0], str(run.folder), *([f"output: {run.log}"] if run.log.exists() else [])]
+        lines += [Padding(Text(line, overflow="fold"), (0, 0, 0, 2), expand=False) for line in told]
     if len(failures) > most:
         lines.append(Text(f"... and {len(failures) - most:,} more have failed: --all names them"))
     tried = [run for run, s in rows if s.state is State.WAITING and run.log.exists()]
