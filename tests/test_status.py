@@ -513,6 +513,13 @@ def test_damaged_files_are_no_error(here, capsys, state):
             path.write_bytes(whole)
 
 
+def test_a_strange_entry_is_shown_as_it_is(here, capsys):
+    synthetic(here / "runs/x", 1, lambda i: State.DONE)
+    with open(here / "runs/x/grid.jsonl", "a") as f:
+        f.write('{"key": 1, "overrides": [2, "~a"], "folders": ["b"], "files": []}\n')
+    assert shown(capsys, "runs/x")[2].split() == ["2", "~a", "waiting"]
+
+
 def test_a_folder_that_vanishes_while_it_is_watched(here, capsys, monkeypatch):
     synthetic(here / "runs/x", 2, lambda i: State.RUNNING)
     monkeypatch.setattr(time, "sleep", lambda _: shutil.rmtree(here / "runs/x") if (here / "runs/x").exists() else

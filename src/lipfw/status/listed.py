@@ -20,8 +20,8 @@ Kind = Literal["cell", "earlier", "single"]
 class Listed:
     """A run: its folder, what it is called, and `alike`, which is the same for runs that differ in their seeds alone.
 
-    A `cell` is a grid's, as its configs were when it was last asked for; `earlier` is one of before that;
-    a `single` run is no grid's. `log` is where its output goes.
+    A `cell` is a grid's, as its configs were when it was last asked for; an `earlier` one's have been changed since; a
+    `single` run is no grid's. `log` is where its output goes.
     """
 
     folder: Path
@@ -93,7 +93,7 @@ def _located(path: Path, given: Path) -> Path:
 def _told(entry: Entry, path: Path) -> dict[str, str]:
     """Return the options that a cell's overrides set; one of several seeds has its own."""
     told = {}
-    for line in entry.overrides:
+    for line in map(str, entry.overrides):
         key, equals, value = line.partition("=")
         told[key.lstrip("+") if equals else line] = value
     if len(entry.folders) > 1 and (seed := _named(path).get("seed")) is not None:

@@ -23,8 +23,8 @@ class Standing:
 
     `rounds` are complete, of `planned`; `share` is the fraction of all steps that is done. `quality` is a PSNR in dB
     or, of a training, its distance `swd` in 1/1000. `seconds` have been worked, `left` are still to be, at the slower
-    pace of the last round and this one (rounds to come are sparser and may be faster). `host` is at it; `reason` is why it failed, or why it ended before its last
-    round.
+    pace of the last round and this one: rounds to come are sparser and may be faster. `host` is at it; `reason` is why
+    it failed, or why it ended before its last round.
     """
 
     state: State
@@ -80,7 +80,7 @@ class Reader:
         done before that, they do not tell: of the first round a checkpoint from before shows that there were some, and
         of a later one the pace of the last round is known.
         """
-        paces, here = [], 0.0
+        paces, here, last_steps = [], 0.0, 0
         if rounds:
             last_steps = max(1, rounds[-1]["step_last"] - rounds[-1]["step_first"] + 1)
             paces.append(rounds[-1]["seconds"] / last_steps)
@@ -89,14 +89,13 @@ class Reader:
             here = max(0.0, now - began)
             before = [_changed(folder / n) for n in ("checkpoint.ckpt", "checkpoint.before.ckpt")]
             taken_up = not rounds and any(t is not None and t < began for t in before)
-            # at first a round's time is that of its pruning
-            if here and not taken_up and (not rounds or step >= last_steps / 4):
+            if here and not taken_up and step >= last_steps / 4:    # before, a round's time is that of its pruning
                 paces.append(here / step)
         if now is not None:
             seen = self._seen.get(folder)
             if seen is None or seen[0] != len(rounds) or seen[1] > step:
                 self._seen[folder] = seen = len(rounds), step, now
-            if step > seen[1] and now - seen[2] >= _BEGUN:
+            if step > max(seen[1], last_steps / 4) and now - seen[2] >= _BEGUN:
                 paces.append((now - seen[2]) / (step - seen[1]))
         return max(paces, default=None), here
 

@@ -15,7 +15,7 @@ from lipfw.status.read import Standing
 
 FULL = 40       # runs that have a row each
 _GROUPS = 20    # rows of runs that differ in their seeds alone; beyond, a row a state
-_BELOW = 8      # lines of a terminal that are kept for what stands around the rows
+_BELOW = 10     # lines of a terminal that are kept for what stands around the rows
 _STYLES = {State.DONE: "green", State.RUNNING: "bold", State.FAILED: "bold red", State.STOPPED: "magenta",
            State.WAITING: "dim"}
 _IN_FULL = (State.RUNNING, State.FAILED)
@@ -35,8 +35,8 @@ def view(rows: Sequence[Row], width: int, everything: bool = False, height: int 
         single, others = ([r for r in rows if (r[1].state in _IN_FULL) is full] for full in (True, False))
         single, hidden = single[:most], single[most:]
         lines = _summaries(others, most - len(single))
-    if hidden:
-        lines.insert(0, _line(f"... and {len(hidden):,} more", Standing(hidden[0][1].state)))
+    more = Counter(s.state for _, s in hidden)
+    lines = [*(_line(f"... and {more[state]:,} more", Standing(state)) for state in _IN_FULL if more[state]), *lines]
     lines = [*(_line(run.label, s) for run, s in single), *lines]
     trains = {s.trains for _, s in rows if s.quality is not None}
     hosts = len({s.host for _, s in rows if s.host}) > 1
