@@ -67,8 +67,8 @@ def test_local_gives_the_same_results_and_a_killed_process_fails_its_run_alone(t
     shipped = (Path(__file__).parents[1] / shipped).read_text().replace("lipfw.pruner.imp.IMP", "dies.Dies")
     (own / "dies.yaml").write_text(shipped)
     local = ["hydra/launcher=local", "hydra.launcher.jobs=2"]
-    dying = ["--config-dir", "own", "task=denoise", "pruner=imp,dies", "-m", "seed=0..2", "fit.steps=8", "pruner.rounds=2",
-             *local]
+    dying = ["--config-dir", "own", "task=denoise", "pruner=imp,dies", "-m", "seed=0..2", "fit.steps=8",
+             "pruner.rounds=2", *local]
     code, out = lipfw(tmp_path, *dying, DIES="1", PYTHONPATH=str(tmp_path))
     assert code == 1 and out.count("FAILED") == 3 and "3 done, 3 failed" in out, out
     assert out.count("its process was killed by SIGKILL") == 6 and "Traceback" not in out

@@ -24,6 +24,8 @@ ALLOWED = {     # layer -> the lipfw modules it may import, besides itself
     "grid": {"argv", "configs", "errors", "cores", "failed", "files", "folder", "interrupt", "lock", "mistakes",
              "redact"},
     "plan": BASE | TOP | PARTS | HOST | {"configs", "grid", "mistakes"},
+    # no torch here either: it starts in a moment and looks again and again
+    "status": {"errors", "failed", "grid", "listing", "lock", "pruner", "report", "terminal"},
     "configs": set(), "mistakes": {"configs", "errors", "interrupt"},
     "cli": {"argv", "configs", "cores", "errors", "folder", "grid", "interrupt", "mistakes", "redact", "run"},
     "__main__": {"cli"}, "__init__": set(),
@@ -34,7 +36,7 @@ LIBRARIES = {   # library -> the layers that may import it
     "pytorch_lightning": {"fit", "run", "job", "records", "recorder", "training", "tracking", "api"},
     "torchmetrics": {"fit"}, "wandb": set(), "skimage": {"image"},
     "rich": {"fit", "run", "job", "restoring", "training", "batch", "summary", "report", "tickets", "terminal",
-             "plan"},
+             "plan", "status"},
     "PIL": {"image", "task"},
 }
 

@@ -72,7 +72,7 @@ def attend(number: int, task: int | None, script: Path, options: dict, room: thr
         try:
             code = process.wait(max(0.0, allowed - float(delay) * MINUTE / 60))
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, getattr(signal, f"SIG{name}"))
+            subprocess.run(["pkill", f"-{name}", "-P", str(process.pid)], check=False)    # the step, not the script
             try:
                 code = process.wait(30)
             except subprocess.TimeoutExpired:

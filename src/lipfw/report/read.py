@@ -100,12 +100,12 @@ def run_folders(given: Path) -> list[Path]:
     """Return `given` if it is a run folder, else the run folders in it, s2 before s10. Raises InputError."""
     if not given.is_dir():
         raise InputError(f"no such folder: {given}{_instead(given)}")
-    if _is_run(given):
+    if is_run(given):
         return [given]
     inside = sorted((f for f in given.iterdir() if f.is_dir()), key=lambda f: natural(f.name))
-    if runs := [f for f in inside if _is_run(f)]:
+    if runs := [f for f in inside if is_run(f)]:
         return runs
-    names = [str(f) for f in inside if any(_is_run(g) for g in f.iterdir() if g.is_dir())]
+    names = [str(f) for f in inside if any(is_run(g) for g in f.iterdir() if g.is_dir())]
     raise InputError(f"no runs in {given}; "
                      + (f"give one of {', '.join(names)}" if names else "give runs/<name> or the folder of one run"))
 
@@ -159,7 +159,8 @@ def natural(text: str) -> list:
 
 # --- folders
 
-def _is_run(folder: Path) -> bool:
+def is_run(folder: Path) -> bool:
+    """Return whether a folder is that of a run, however far it has come."""
     return any((folder / name).is_file() for name in _FILES)
 
 
