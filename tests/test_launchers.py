@@ -90,35 +90,41 @@ def test_two_starts_of_a_grid_share_it(tmp_path, undisturbed):
     assert results(tmp_path) == undisturbed
 
 
-def test_runs_that_are_killed_at_any_moment_lose_nothing(tmp_path, undisturbed):
+def test_runs_that_are_killed_at_any_moment_lose_nothing(tmp_path):
     """Of a grid, all processes, or the first alone, or one worker, are killed; the same command goes on."""
-    chance, grid = random.Random(0), [*GRID, "hydra/launcher=local", "hydra.launcher.jobs=2",
-                                      "trainer.checkpoint_seconds=0", "fit.steps_per_batch=1"]
+    chance = random.Random(0)
+    grid = ["task=denoise,inpaint", "pruner=imp", "-m", f"seed=0..{2 * KILLS}", "fit.steps=60", "pruner.rounds=2",
+            "hydra/launcher=local", "hydra.launcher.jobs=2", "trainer.checkpoint_seconds=0", "fit.steps_per_batch=3"]
+    code, out = lipfw(tmp_path / "undisturbed", *grid)
+    assert code == 0, out
+    expected, killed = results(tmp_path / "undisturbed"), tmp_path / "killed"
+    assert len(expected) == 2 * (2 * KILLS + 1)
     for n in range(KILLS):
-        process = start(tmp_path, *grid)
-        moment = chance.uniform(0.5, 9)
+        process = start(killed, *grid)
+        begun = time.monotonic()
+        while process.poll() is None and not list(killed.glob("runs/default/*/.lock")):
+            time.sleep(0.05)
+        moment = chance.uniform(-1, 3)      # seconds since the first run began; a few before
+        time.sleep(max(0.0, moment))
+        what = chance.choice(["all processes", "the first process", "a worker"])
+        members = subprocess.run(["pgrep", "-g", str(process.pid)], capture_output=True, text=True).stdout.split()
         try:
-            out, _ = process.communicate(timeout=moment)
-            what = "nothing: it was done"
-        except subprocess.TimeoutExpired:
-            what = chance.choice(["all", "the first", "a worker"])
-            workers = subprocess.run(["pgrep", "-g", str(process.pid)], capture_output=True, text=True).stdout.split()
-            if what == "all":
+            if what == "all processes":
                 os.killpg(process.pid, signal.SIGKILL)
             else:
-                try:
-                    os.kill(int(max(workers, key=int)) if what == "a worker" else process.pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    what += ", which had ended"
-            out, _ = process.communicate(timeout=120)       # workers hold the pipe until they end
-        done = len(list(tmp_path.glob("runs/default/*/result.json")))
-        print(f"kill {n + 1}: {what} after {moment:.1f} s, {done} of 6 runs have a result")
-    code, out = lipfw(tmp_path, *grid)
+                os.kill(int(members[-1]) if what == "a worker" else process.pid, signal.SIGKILL)
+        except (ProcessLookupError, IndexError):
+            what = "nothing, it was over"
+        killed_after = time.monotonic() - begun
+        process.communicate(timeout=120)        # workers hold the pipe until they end
+        done = len(list(killed.glob("runs/default/*/result.json")))
+        print(f"kill {n + 1}: {what} after {killed_after:.1f} s; then {done} of {len(expected)} runs have a result")
+    code, out = lipfw(killed, *grid)
     assert code == 0, out
-    found = results(tmp_path)
-    differ = [name for name in undisturbed if found.get(name) != undisturbed[name]]
-    print(f"{KILLS} kills, {len(undisturbed) - len(found)} results lost, {len(differ)} differences")
-    assert found == undisturbed
+    found = results(killed)
+    differ = [name for name in expected if found.get(name) != expected[name]]
+    print(f"{KILLS} kills, {len(expected) - len(found)} results lost, {len(differ)} differences")
+    assert found == expected
 
 
 def test_sigterm_has_the_runs_keep_their_state(tmp_path):
@@ -163,7 +169,7 @@ def test_slurm_gives_the_same_results_and_requeues_what_needs_more_time(tmp_path
     for line in ("--array=0-1%2", "--time=1", "--signal=USR2@20", "--account=vision", "--requeue", "--job-name=lipfw"):
         assert f"#SBATCH {line}\n" in script.read_text()
 
-    long = ["-m", "pruner=none", "seed=7", "fit.steps=16000", "fit.steps_per_batch=16000", "fit.kernel=dense"]
+    long = ["-m", "pruner=none", "seed=7", "fit.steps=8000", "fit.steps_per_batch=8000", "fit.kernel=dense"]
     code, out = lipfw(tmp_path, *long, *options, **slurm, FAKE_SLURM_MINUTE="12")
     assert code == 0 and "grid: 1 done" in out, out
     starts = max(len(p.read_text().splitlines()) for p in (tmp_path / "slurm").glob("*.starts"))
