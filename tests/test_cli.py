@@ -35,6 +35,10 @@ def test_flags_may_stand_anywhere():
     assert normalise(["a=1", "--info", "b=2"]) == ["--info", "a=1", "b=2"]
     with pytest.raises(InputError, match="add -m to start them all"):
         normalise(["seed=0..9"])
+    for grids in ("hydra/launcher=local", "hydra.launcher.jobs=2", "max_failures=3"):
+        assert grids in normalise([grids, "-m"]) and grids in normalise([grids, "--cfg", "job"])
+        with pytest.raises(InputError, match="is for a grid of several runs: add -m"):
+            normalise(["task=clean", grids])
     with pytest.raises(InputError, match="step of a range must be at least 1, got 0"):
         normalise(["-m", "seed=0..9..0"])
 

@@ -10,6 +10,7 @@ _SPAN = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(\d+))?")
 _WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd",
                "--experimental-rerun", "--info", "-i", "--shell-completion", "-sc"}
 _PATHS = {"image.path", "task.mask", "pruner.path", "out"}
+_SHOWS = {"--cfg", "-c", "--info", "-i", "--help", "-h", "--hydra-help", "--shell-completion", "-sc"}
 _CHOICES = {"--info", "-i"}     # the value may be left out
 
 
@@ -61,6 +62,9 @@ def normalise(argv: list[str], experiments: Path | None = None) -> list[str]:
             overrides.append(word)
     multirun = any(f in ("-m", "--multirun") for f in flags) or any(o.startswith("hydra.mode=") for o in overrides)
     for old in overrides:
+        if re.match(r"\+*(hydra/launcher=|hydra\.launcher\.|max_failures=(?!null))", old) and not (
+                multirun or _SHOWS & set(flags)):
+            raise InputError(f"{old} is for a grid of several runs: add -m, or leave it out")
         if expand(old) != old and not multirun:
             key, _, value = old.partition("=")
             raise InputError(f"{old} asks for several runs: add -m to start them all, or quote it, "

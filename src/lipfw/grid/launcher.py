@@ -168,8 +168,11 @@ class GridLauncher(Launcher):
                     elsewhere.append(job)
                 else:
                     job.started = time.monotonic()
-                    self.start(job)
-                    at_work += 1
+                    try:
+                        self.start(job)
+                        at_work += 1
+                    except OSError as e:    # no further process, say
+                        self._end(job, Outcome("failed", failed.reason(e)), tally)
             waiting = bool(elsewhere) and not at_work
             if at_work or waiting:
                 for job, outcome in self.ended(_LOOK) if at_work else []:

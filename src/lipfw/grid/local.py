@@ -1,6 +1,5 @@
 """`hydra/launcher=local`: a process for each run, as many at once as this machine has GPUs or cores."""
 import multiprocessing
-import os
 import signal
 import time
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from lipfw.grid.launcher import GridLauncher, Job
 from lipfw.grid.work import Order, Outcome, work
 
 _PATIENCE = 120     # seconds that runs have to keep their state when they are to stop
-_RUN = "lipfw.run"
+_PRELOADED = ["lipfw.run", "lipfw.restoring", "lipfw.training", "lipfw.grid.local"]
 
 
 class Local(GridLauncher):
@@ -21,8 +20,8 @@ class Local(GridLauncher):
 
     On a machine with GPUs a slot is a share of one of them, `jobs_per_gpu` for each of `gpus` (their names as for
     CUDA_VISIBLE_DEVICES; null: all that are visible). Without one, or with trainer=cpu, there are `jobs` slots (null:
-    as many as cores go by) of `threads` CPU threads each. Where the system can, processes are forked from one that has
-    imported torch, so that a run starts at once.
+    as many as cores go by) of `threads` CPU threads each, and where the system can, processes are forked from one that
+    has imported torch, so that a run starts at once.
     """
 
     def __init__(self, jobs: int | None, threads: int, gpus: Sequence[int | str] | None, jobs_per_gpu: int):
@@ -33,6 +32,7 @@ class Local(GridLauncher):
             raise InputError(f"hydra.launcher.gpus must be a list such as [0,1], or null for all, got {gpus!r}")
         self._gpus = gpus
         self._slots: list[dict[str, str]] = []      # what the environment of a run in it says; free ones
+        self._stopping = False
         self._running: dict[Connection, tuple[Job, multiprocessing.Process, dict[str, str]]] = {}
 
     def begin(self, jobs: Sequence[Job]) -> str:
@@ -48,24 +48,23 @@ class Local(GridLauncher):
             told = f"{count} at a time with {self._threads} thread{'s' * (self._threads > 1)} each"
         self._slots = self._slots[:len(jobs)]
         wait_briefly()
-        forks = "forkserver" in multiprocessing.get_all_start_methods()
+        # a process that has used a GPU's driver can't be forked, and nobody can be sure that an import does not
+        forks = not gpus and "forkserver" in multiprocessing.get_all_start_methods()
         self._processes = multiprocessing.get_context("forkserver" if forks else "spawn")
         if forks:
-            # torch asks the driver of a GPU through NVML then: one that a process has used can't be used by its forks
-            os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
-            self._processes.set_forkserver_preload([_RUN, "lipfw.restoring", "lipfw.training", "lipfw.grid.local"])
+            self._processes.set_forkserver_preload(_PRELOADED)
         return told
 
     def room(self, at_work: int) -> bool:
         return bool(self._slots)
 
     def start(self, job: Job) -> None:
-        slot = self._slots.pop(0)
+        slot = self._slots[0]
         mine, theirs = self._processes.Pipe(duplex=False)
         process = self._processes.Process(target=_child, args=(theirs, self.order(job, slot)))
         process.start()
         theirs.close()
-        self._running[mine] = job, process, slot
+        self._running[mine] = job, process, self._slots.pop(0)
 
     def ended(self, seconds: float) -> list[tuple[Job, Outcome]]:
         out = []
@@ -73,9 +72,10 @@ class Local(GridLauncher):
             job, process, slot = self._running.pop(connection)
             try:
                 outcome = connection.recv()
-            except EOFError:
+            except (EOFError, OSError):
                 process.join()
-                outcome = Outcome("failed", died(process.exitcode))
+                on_request = self._stopping and process.exitcode == -signal.SIGTERM     # it had not begun to listen
+                outcome = Outcome("stopped") if on_request else Outcome("failed", died(process.exitcode))
             connection.close()
             process.join()
             self._slots.append(slot)
@@ -83,6 +83,7 @@ class Local(GridLauncher):
         return out
 
     def stop(self) -> bool:
+        self._stopping = True
         for _, process, _ in self._running.values():
             process.terminate()
         return True
