@@ -61,6 +61,9 @@ def test_the_wheel_runs_anywhere(tmp_path):
     assert "name: quickstart" in lipfw("-cn", "quickstart", "--cfg", "job")
     assert "compare.png" in lipfw("pruner=imp", "pruner.rounds=1", "trainer=smoke", "logger=none")
     assert list((tmp_path / "empty").glob("runs/default/*/tickets/round_01.safetensors"))
+    assert "grid: 1 done" in lipfw("-m", "trainer=smoke", "logger=none", "hydra/launcher=local", "name=grid")
+    assert "1 done" in subprocess.run([python, "-m", "lipfw.status", "runs/grid"], cwd=tmp_path / "empty", check=True,
+                                      capture_output=True, text=True).stdout
     assert "picked" in subprocess.run([python, "-m", "lipfw.report", "runs/default"], cwd=tmp_path / "empty",
                                         check=True, capture_output=True, text=True).stdout
     if COMPILER and sys.platform != "win32":

@@ -13,6 +13,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from lipfw.cli import CONF
+from lipfw.configs import KEYS
 from lipfw.image.write import write_png
 
 README = Path(__file__).parents[1] / "README.md"
@@ -91,7 +92,7 @@ def test_the_python_example_runs(tmp_path, monkeypatch):
 def test_the_table_names_every_option_and_no_other():
     groups = "task|image|prior|pruner|fit|trainer|logger"
     in_table = set(re.findall(rf"^\| `(\w+|(?:{groups})\.\w+)` \|", TEXT, re.MULTILINE))
-    there = {"seed", "name", "out"}
+    there = KEYS - set(groups.split("|")) - {"protocol", "shrunk"}
     for group in ("task", "image", "prior", "pruner", "fit", "trainer", "logger"):
         for path in (CONF / group).glob("[!_]*.yaml"):
             with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -100,6 +101,8 @@ def test_the_table_names_every_option_and_no_other():
     # fixed by the YAML that is chosen
     internal = {"image.set", "logger.settings", "logger.close", "logger.side_by_side"}
     assert in_table == there - internal
+    launchers = {k for p in (CONF / "hydra/launcher").glob("*.yaml") for k in OmegaConf.load(p) if k != "_target_"}
+    assert set(re.findall(r"^\| `hydra\.launcher\.(\w+)` \|", TEXT, re.MULTILINE)) == launchers
 
 
 def test_the_table_tells_the_defaults():
