@@ -22,8 +22,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 run: setup  ## the main job: restore a picture and find its lottery tickets (1 to 2 minutes)
 	$(PY) -m lipfw -cn quickstart
 
-test: setup  ## all tests
-	$(PY) -m pytest
+test: setup  ## all tests, a file at a time on each core
+	$(PY) -m pytest -n auto --dist loadfile
 
 # the interpreter is not sanitised, so the runtimes must come first; its own leaks are no concern of ours
 SANITIZE := -g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined

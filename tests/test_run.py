@@ -368,12 +368,12 @@ def test_a_run_does_not_go_on_without_what_its_checkpoint_counts_on(killed, tmp_
 
 
 def test_two_processes_do_not_share_a_folder(go, tmp_path):
-    from lipfw.files import alone
+    from lipfw.lock import alone
 
     folder, _ = go()
     (folder / "result.json").unlink()
     with alone(folder):
-        process = subprocess.run([sys.executable, "-c", "import sys\nfrom lipfw.files import alone\n"
+        process = subprocess.run([sys.executable, "-c", "import sys\nfrom lipfw.lock import alone\n"
                                   "with alone(sys.argv[1]): pass", str(folder)], capture_output=True, text=True)
         assert process.returncode == 1 and "another process is at work in" in process.stderr
         with pytest.raises(InputError, match="another process is at work"):

@@ -34,8 +34,8 @@ def clear(folder: Path) -> None:
 def reason(error: BaseException) -> str:
     """Return an error in one line: a program's fault with its type, what a user can mend as the user is told it.
 
-    >>> reason(InputError("no luck")), reason(KeyError("weight"))
-    ('no luck', "KeyError: 'weight'")
+    >>> reason(KeyError("weight"))
+    "KeyError: 'weight'"
     """
     line = next(iter((explain(error) or f"{type(error).__name__}: {error}").splitlines()), "")
     return line.removesuffix(": ")

@@ -131,7 +131,7 @@ def cut(text: str, room: int) -> str:
     """Return a text in so many columns, without its middle if it is longer.
 
     >>> cut("pruner=random_layerwise seed=3", 20)
-    'pruner=ra... seed=3'
+    'pruner=ra...e seed=3'
     """
     if len(text) <= room:
         return text
