@@ -14,7 +14,7 @@ from benchmarks.machine import about
 from benchmarks.page import page
 from benchmarks.setting import Setting
 
-NAMES = ("step", "sparse", "imp", "throughput", "memory", "peak", "imports", "overhead", "generators")
+NAMES = ("step", "sparse", "imp", "throughput", "memory", "peak", "imports", "overhead", "generators", "grid")
 
 
 def main() -> int:

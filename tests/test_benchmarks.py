@@ -10,7 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 ROOT = Path(__file__).parents[1]
-NAMES = ("step", "sparse", "imp", "throughput", "memory", "peak", "imports", "overhead", "generators")
+NAMES = ("step", "sparse", "imp", "throughput", "memory", "peak", "imports", "overhead", "generators", "grid")
 pytestmark = pytest.mark.skipif(not (ROOT / "benchmarks" / "__main__.py").is_file(), reason="not a checkout")
 
 
