@@ -28,7 +28,8 @@ def measure(setting: Setting) -> Iterator[Row]:
     grid = ["-m", f"seed=0..{runs - 1}", f"fit.steps={steps}", *RUN]
     with tempfile.TemporaryDirectory() as scratch:
         alone = _seconds(scratch, "basic", grid)
-        for what, words, environment in _launchers(Path(scratch), (1,) if setting.quick else (1, setting.cores), setting.quick):
+        counts = (1,) if setting.quick else sorted({1, setting.cores})
+        for what, words, environment in _launchers(Path(scratch), counts, quick=setting.quick):
             seconds = _seconds(scratch, what, [*grid, *words], environment)
             yield Row(what, "one process", ratio([alone], [seconds]),
                       {"s": seconds, "s against": alone})
@@ -38,9 +39,9 @@ def measure(setting: Setting) -> Iterator[Row]:
         yield _finished(Path(scratch), 20 if setting.quick else 1000)
 
 
-def _launchers(scratch: Path, counts: Sequence[int], quick: bool) -> Iterator[tuple[str, Sequence[str], dict[str, str]]]:
+def _launchers(scratch: Path, counts: Sequence[int], quick: bool) -> Iterator[tuple[str, list[str], dict[str, str]]]:
     """Give each way to do the grid that can be tried here: a name, options, and what the environment is to have."""
-    for count in sorted(set(counts)):
+    for count in counts:
         yield f"local, {count} at a time", ["hydra/launcher=local", f"hydra.launcher.jobs={count}"], {}
         if quick:       # the others start slowly
             continue
