@@ -3,6 +3,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -30,6 +31,14 @@ def lipfw(folder: Path, *arguments: str, **environment: str) -> tuple[int, str]:
     process = start(folder, *arguments, **environment)
     out, _ = process.communicate(timeout=300)
     return process.returncode, out
+
+
+def read(path: Path) -> str:
+    """Return what a file says that may go away at any moment."""
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return ""
 
 
 def results(folder: Path) -> dict:
@@ -91,7 +100,8 @@ def test_two_starts_of_a_grid_share_it(tmp_path, undisturbed):
 
 
 def test_runs_that_are_killed_at_any_moment_lose_nothing(tmp_path):
-    """Of a grid, all processes, or the first alone, or one worker, are killed; the same command goes on."""
+    """Of a grid, all processes, or the first alone, or one worker, are killed again and again; the same command goes
+    on, beside workers that may have survived."""
     chance = random.Random(0)
     grid = ["task=denoise,inpaint", "pruner=imp", "-m", f"seed=0..{2 * KILLS}", "fit.steps=60", "pruner.rounds=2",
             "hydra/launcher=local", "hydra.launcher.jobs=2", "trainer.checkpoint_seconds=0", "fit.steps_per_batch=3"]
@@ -99,31 +109,46 @@ def test_runs_that_are_killed_at_any_moment_lose_nothing(tmp_path):
     assert code == 0, out
     expected, killed = results(tmp_path / "undisturbed"), tmp_path / "killed"
     assert len(expected) == 2 * (2 * KILLS + 1)
-    for n in range(KILLS):
-        process = start(killed, *grid)
-        begun = time.monotonic()
-        while process.poll() is None and not list(killed.glob("runs/default/*/.lock")):
-            time.sleep(0.05)
-        moment = chance.uniform(-1, 3)      # seconds since the first run began; a few before
-        time.sleep(max(0.0, moment))
-        what = chance.choice(["all processes", "the first process", "a worker"])
+    def at_work() -> list[int]:
+        """Return the processes of the running command that hold a run's folder."""
         members = subprocess.run(["pgrep", "-g", str(process.pid)], capture_output=True, text=True).stdout.split()
-        try:
-            if what == "all processes":
-                os.killpg(process.pid, signal.SIGKILL)
-            else:
-                os.kill(int(members[-1]) if what == "a worker" else process.pid, signal.SIGKILL)
-        except (ProcessLookupError, IndexError):
-            what = "nothing, it was over"
-        killed_after = time.monotonic() - begun
-        process.communicate(timeout=120)        # workers hold the pipe until they end
+        holders = re.findall(r"pid=(\d+)", "".join(map(read, killed.glob("runs/default/*/.lock"))))
+        return sorted(int(p) for p in {*holders} & {*members})
+
+    process, killed_so_far = None, 0
+    while killed_so_far < KILLS:
+        if process is None or process.poll() is not None:
+            killed.mkdir(exist_ok=True)
+            with open(killed / "log", "a") as log:
+                process = subprocess.Popen([sys.executable, "-m", "lipfw", *TINY, *grid], cwd=killed, stdout=log,
+                                           stderr=log, start_new_session=True)
+            begun = time.monotonic()
+            while process.poll() is None and not at_work():
+                time.sleep(0.05)
+        time.sleep(chance.uniform(0, 1.5))
+        workers, what = at_work(), chance.choice(["all processes", "the first process", "a worker"])
+        if process.poll() is not None:
+            break       # a quick machine: all is done
+        if what == "all processes":
+            os.killpg(process.pid, signal.SIGKILL)
+        elif what == "a worker" and workers:    # the others go on
+            os.kill(chance.choice(workers), signal.SIGKILL)
+        else:       # its workers go on, beside those of the next start
+            what = "the first process"
+            process.kill()
+        if what != "a worker":
+            process.wait()
+        killed_so_far += 1
         done = len(list(killed.glob("runs/default/*/result.json")))
-        print(f"kill {n + 1}: {what} after {killed_after:.1f} s; then {done} of {len(expected)} runs have a result")
+        print(f"kill {killed_so_far}: {what}, {time.monotonic() - begun:.1f} s after its start; "
+              f"{done} of {len(expected)} runs done")
+    assert killed_so_far
+    process.wait()
     code, out = lipfw(killed, *grid)
     assert code == 0, out
     found = results(killed)
     differ = [name for name in expected if found.get(name) != expected[name]]
-    print(f"{KILLS} kills, {len(expected) - len(found)} results lost, {len(differ)} differences")
+    print(f"{killed_so_far} kills, {len(expected) - len(found)} results lost, {len(differ)} differences")
     assert found == expected
 
 
