@@ -19,7 +19,7 @@ from lipfw.grid import journal
 from lipfw.grid.basic import Basic
 from lipfw.grid.cells import Composer, opened
 from lipfw.grid.gpus import visible
-from lipfw.grid.launcher import GridLauncher, NotAllDone
+from lipfw.grid.launcher import GridLauncher, Job, NotAllDone
 from lipfw.grid.local import Local, died
 from lipfw.grid.state import State, state
 from lipfw.grid.work import Outcome
@@ -338,3 +338,110 @@ def test_states(tmp_path):
     assert state(folder) == State.FAILED
     (folder / "result.json").write_text("{}")
     assert state(folder) == State.DONE
+
+
+def test_the_journal_knows_all_that_a_config_follows_from(launch, tmp_path, monkeypatch):
+    """Configs behind links, in packages and of hydra.searchpath; variables that only the command line reads."""
+    shipped = (CONF / "pruner/imp.yaml").read_text()
+    for folder in ("own", "real", "path/pruner", "pack/conf/pruner", "own/a_folder.yaml"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "own/pruner").symlink_to(tmp_path / "real")
+    (tmp_path / "own/nowhere.yaml").symlink_to("nowhere")
+    for package in ("pack", "pack/conf"):
+        (tmp_path / package / "__init__.py").write_text("")
+    files = [tmp_path / p for p in ("real/linked.yaml", "path/pruner/searched.yaml", "pack/conf/pruner/packed.yaml")]
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def scores(value):
+        monkeypatch.setenv("LIPFW_TEST_SCORES", value)
+        for file in files:
+            file.write_text(shipped.replace("scores: raw", f"scores: {value}"))
+
+    grids = [["--config-dir", "own", "pruner=linked"], ["hydra.searchpath=[file://path]", "pruner=searched"],
+             ["hydra.searchpath=[pkg://pack.conf]", "pruner=packed"],
+             ["--config-dir", "path", "pruner=searched", "out=path"],
+             ["pruner=imp", "pruner.scores=${oc.env:LIPFW_TEST_SCORES}"]]
+    for i, grid in enumerate(grids):
+        for value, begun in (("raw", 2), ("effective", 2), ("raw", 0)):
+            scores(value)
+            engine = Instant(done)
+            launch(engine, *grid, "seed=0..1", f"name=grid{i}")
+            assert len(engine.started) == begun, (grid, value)
+    with monkeypatch.context() as m:
+        m.setattr(Composer, "__call__", lambda *a: pytest.fail("composed again"))
+        for i, grid in enumerate(grids):
+            launch(Instant(done), *grid, "seed=0..1", f"name=grid{i}")
+
+
+def test_the_results_in_a_folder_of_configs_are_none(launch, monkeypatch):
+    """With --config-dir . the runs' own configs lie below it."""
+    Path("runs/default/x").mkdir(parents=True)
+    grid = ["--config-dir", ".", "seed=0..1"]
+    launch(Instant(done), *grid)
+    Path("runs/default/x/config.yaml").write_text("a: 1\n")
+    monkeypatch.setattr(Composer, "__call__", lambda *a: pytest.fail("composed again"))
+    launch(Instant(done), *grid)
+
+
+def test_weights_that_were_a_name_and_are_a_file_now(launch):
+    grid = ["prior=pggan", "image=face", "prior.weights=faces32", "seed=0"]
+    engine = Instant(done)
+    launch(engine, *grid)
+    Path("faces32").write_bytes(b"a generator of the user's")
+    launch(engine, *grid)
+    assert len(engine.started) == len(folders()) == 2
+
+
+def test_a_line_of_the_journal_without_a_folder_is_no_finished_run(launch):
+    launch(Instant(lambda job: Outcome("stopped")), "seed=0")
+    note = Path("runs/default") / journal.NAME
+    entry = json.loads(note.read_text())
+    note.write_text(json.dumps(entry | {"folders": []}) + "\n")
+    engine = Instant(done)
+    launch(engine, "seed=0")
+    assert engine.started == [0]
+
+
+def test_two_grids_never_wait_for_each_other(launch):
+    """Each has taken one of two seeds' folders, which both want to do in one process."""
+    with opened(["fit.batch_seeds=2"], CONF, EXPERIMENTS) as (cells, compose):
+        cell = compose(cells[0])
+    for folder in cell.folders:
+        folder.mkdir(parents=True)
+    busy = Claim(cell.folders[1])
+    assert busy.take()
+    engine, job = Instant(done), Job(0, cell)
+    assert not engine._free(job)
+    other = Claim(cell.folders[0])
+    assert other.take()     # it is not kept
+    other.release()
+    busy.release()
+    assert engine._free(job)
+
+
+def test_a_folder_that_can_not_be_claimed_fails_alone(launch):
+    with opened(["seed=0..2"], CONF, EXPERIMENTS) as (cells, compose):
+        bad = compose(cells[1]).folders[0]
+    (bad / ".lock").mkdir(parents=True)
+    engine = Instant(lambda job: Outcome("failed", "no luck") if job.number == 1 else done(job))
+    launch(engine, "seed=0..2")
+    assert engine.started == [0, 1, 2]
+
+
+def test_max_failures_counts_runs_that_can_not_be_started(launch):
+    class Full(Instant):
+        def start(self, job):
+            self.started.append(job.number)
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    engine = Full(done)
+    launch(engine, "seed=0..9", "max_failures=3")
+    assert engine.started == [0, 1, 2]
+
+
+def test_a_fault_inside_what_is_made_is_told_by_its_own_error():
+    from hydra.utils import instantiate
+
+    with pytest.raises(Exception) as e:
+        instantiate({"_target_": "math.sqrt", "_args_": ["x"]})
+    assert failed.reason(e.value) == "TypeError: must be real number, not str"

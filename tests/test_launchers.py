@@ -223,6 +223,14 @@ def test_ray_gives_the_same_results_and_continues_what_has_died(tmp_path, undist
     assert code == 1 and "a run asks for 3 CPU, but the Ray cluster has 2" in out, out
 
 
+def test_a_ray_that_is_not_there_is_told_at_once(tmp_path):
+    pytest.importorskip("ray")
+    begun = time.monotonic()
+    code, out = lipfw(tmp_path, "-m", "seed=0..1", "hydra/launcher=ray", "hydra.launcher.address=127.0.0.1:1")
+    assert code == 1 and "lipfw: Ray can't be reached or started" in out and time.monotonic() - begun < 60, out
+    assert "refused" in out and "hydra.launcher.address=" in out and len(out.splitlines()) == 1, out
+
+
 @pytest.mark.parametrize("name", ["ray", "slurm"])
 def test_a_launcher_that_is_not_installed_is_named(tmp_path, name):
     """Where its package can't be imported."""

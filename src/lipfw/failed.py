@@ -37,5 +37,7 @@ def reason(error: BaseException) -> str:
     >>> reason(KeyError("weight"))
     "KeyError: 'weight'"
     """
+    if explain(error) is None and type(error).__name__ == "InstantiationException" and error.__cause__ is not None:
+        error = error.__cause__     # Hydra's tells where, and not what
     line = next(iter((explain(error) or f"{type(error).__name__}: {error}").splitlines()), "")
     return line.removesuffix(": ")

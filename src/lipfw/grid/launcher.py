@@ -122,7 +122,7 @@ class GridLauncher(Launcher):
     def _jobs(self, folder: Path, grid: Sequence[Sequence[str]], first: int, tally: Tally) -> dict[int, Job]:
         """Return the jobs that are not done yet, one for all cells of the same run, by their number."""
         composer = Composer(self.context.config_loader, self.config)
-        journal = Journal(folder, self.context.config_loader, self.config)
+        journal = Journal(folder, self.config)
         jobs, composed, seen = {}, [], set()
         for number, overrides in enumerate(grid, first):
             folders = journal.find(overrides)
@@ -160,19 +160,19 @@ class GridLauncher(Launcher):
                 elsewhere.clear()
                 if not self.stop():
                     return
-            while todo and self.room(at_work) and not asked():
+            while todo and self.room(at_work) and not asked() and len(tally.errors) < most:
                 job = todo.popleft()
-                if job.finished:
-                    tally.skipped += 1
-                elif not self._free(job):
-                    elsewhere.append(job)
-                else:
-                    job.started = time.monotonic()
-                    try:
+                job.started = time.monotonic()
+                try:
+                    if job.finished:
+                        tally.skipped += 1
+                    elif not self._free(job):
+                        elsewhere.append(job)
+                    else:
                         self.start(job)
                         at_work += 1
-                    except OSError as e:    # no further process, say
-                        self._end(job, Outcome("failed", failed.reason(e)), tally)
+                except (OSError, EOFError) as e:    # no further process, say
+                    self._end(job, Outcome("failed", failed.reason(e)), tally)
             waiting = bool(elsewhere) and not at_work
             if at_work or waiting:
                 for job, outcome in self.ended(_LOOK) if at_work else []:
@@ -188,17 +188,22 @@ class GridLauncher(Launcher):
                 looked = time.monotonic()
                 for job in list(elsewhere):
                     if job.finished or self._free(job):
+                        job.let_go()
                         elsewhere.remove(job)
                         todo.append(job)
 
     def _free(self, job: Job) -> bool:
         """Return whether no other process is at a job's runs; of one on another machine, that takes a while to know."""
-        if not job.claims:
-            job.claims = [Claim(folder) for folder in job.cell.folders if folder.is_dir()]
-        free = all([claim.take() for claim in job.claims])
-        if free:        # the worker makes its own; if another comes between, it says so
+        try:
+            if not job.claims:
+                job.claims = [Claim(folder) for folder in job.cell.folders if folder.is_dir()]
+            taken = [claim for claim in job.claims if claim.take()]
+        except OSError:     # the worker will say what is wrong with the folder
             job.let_go()
-        return free
+            return True
+        for claim in taken:     # the worker makes its own; if another comes between, it says so. Kept while others are
+            claim.release()     # waited for, two grids could wait for each other
+        return len(taken) == len(job.claims)
 
     def _end(self, job: Job, outcome: Outcome, tally: Tally) -> None:
         """Count a job that has ended, by what its folders say: a process can die after its result is written."""

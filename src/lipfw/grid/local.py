@@ -12,6 +12,7 @@ from lipfw.grid.launcher import GridLauncher, Job
 from lipfw.grid.work import Order, Outcome, work
 
 _PATIENCE = 120     # seconds that runs have to keep their state when they are to stop
+_END = 10           # seconds that a process has to end after its run
 _PRELOADED = ["lipfw.run", "lipfw.restoring", "lipfw.training", "lipfw.grid.local"]
 
 
@@ -77,7 +78,8 @@ class Local(GridLauncher):
                 on_request = self._stopping and process.exitcode == -signal.SIGTERM     # it had not begun to listen
                 outcome = Outcome("stopped") if on_request else Outcome("failed", died(process.exitcode))
             connection.close()
-            process.join()
+            process.join(_END)      # its part is done: a thread that is left does not keep the slot
+            process.kill()
             self._slots.append(slot)
             out.append((job, outcome))
         return out

@@ -1,6 +1,8 @@
 """`hydra/launcher=ray`: Ray places each run on a node of a cluster, or of one that it starts on this machine."""
 import os
+import re
 import signal
+import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -42,6 +44,9 @@ class OnRay(GridLauncher):
             raise InputError("hydra/launcher=ray needs Ray; install it by pip install 'lipfw[ray]'") from None
         self._ray = ray
         try:
+            if re.fullmatch(r"[\w.-]+:\d+", self._address or ""):      # Ray itself tries for minutes, aloud
+                host, _, port = self._address.rpartition(":")
+                socket.create_connection((host, int(port)), timeout=20).close()
             if self._address is None:
                 ray.init(**{"object_store_memory": _SMALL, "include_dashboard": False, "log_to_driver": False,
                             "logging_level": "ERROR", **self._init})
