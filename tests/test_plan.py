@@ -332,6 +332,7 @@ def test_the_study_fits_80_columns(here, capsys, monkeypatch):
     (["--floor-ms", "-1"], "--floor-ms"), (["--gpus", "0"], "--gpus"), (["--gpus", "1,many"], "'many'"),
     (["--gpu", "8"], "did you mean --gpus?"), (["--study", "seed=1"], "takes no overrides"),
     (["fit.stpes=3"], "did you mean fit.steps?"), (["+mine=3"], "mine is no option"),
+    (["image=set5", "-m", "image.name=glob(*)"], "these overrides make no run"),
     (["image=set5", "image.name=babi"], "did you mean baby?"), (["image=celeba", "task=gan"], "LIPFW_DATA"),
     (["pruner=ticket", "pruner.path=nowhere"], "1 run can't be planned: no ticket at nowhere"),
 ])

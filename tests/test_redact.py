@@ -139,6 +139,7 @@ def test_a_secret_in_a_path_does_not_change_what_lies_there(tmp_path, monkeypatc
     ("x_extra_http_headers", True), ("PGPASSWORD", True), ("db.passwd", True), ("GOOGLE_CREDENTIALS", True),
     ("Authorization", True), ("AWS_ACCESS_KEY_ID", True), ("private_key", True), ("RAY_AUTH_MODE", True),
     ("key", False), ("sort_key", False), ("author", False), ("tokenizer", False), ("TOKENIZERS_PARALLELISM", False),
+    ("cls_token", True), ("token_mixing", False), ("MODAL_TOKEN_ID", True), ("MYSQL_PWD", True), ("PWD", False),
     ("pass_", False), ("seed", False), ("secretary", False), ("monkey", False), ("PATH", False)])
 def test_names_of_secrets(name, is_one):
     assert secret(name) is is_one
@@ -155,6 +156,7 @@ def test_no_option_of_ours_is_taken_for_a_secret():
 
 
 @pytest.mark.parametrize("told, shown", [
+    ("sql://me:p@ss@host/a@b", "sql://***@host/a@b"),
     ("a token=abc b", "a token=*** b"), ("+x.api_key=a b, c", "+x.api_key=***"), ("token=null", "token=null"),
     ("prior.max_tokens=512", "prior.max_tokens=512"), ("password=12345678", "password=***"),
     ("+x.token=${oc.env:A_TOKEN}", "+x.token=${oc.env:A_TOKEN}"), ("a=${oc.env:A_TOKEN,b}", "a=${oc.env:A_TOKEN,***}"),

@@ -465,6 +465,14 @@ def row(state, alike="a", kind="cell", **more):
     return Listed(Path("x"), "x", alike, kind, Path("x.log")), Standing(state, **more)
 
 
+@pytest.mark.parametrize("kind, told", [("cell", True), ("single", False)])
+def test_no_share_is_told_of_what_is_not_waited_for(kind, told):
+    """A single run that has stopped is not counted: neither 0% nor, beside one that is done, 100% would be true."""
+    out = Console(file=io.StringIO(), width=80)
+    out.print(view([row(State.DONE, kind=kind, seconds=9.0, share=1.0), row(State.STOPPED, kind=kind, share=0.5)], 80))
+    assert ("of all work done" in out.file.getvalue()) is told
+
+
 def test_the_forecast():
     done = row(State.DONE, share=1.0, seconds=100.0)
     other = row(State.DONE, "b", share=1.0, seconds=10.0)

@@ -22,7 +22,7 @@ _PAIR = re.compile(r"""(?<![\w.-])([\w.-]++)(["']?\s*[=:]\s*)"""
                    r"""(\$\\?\{[^{}]*\}|\{[^}]*\}|\[[^\]]*\]|'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|"""
                    r"""(?:(?:Bearer|Basic|Token)\s+)?[^\s,;)\]}'"]+)""")
 _VARIABLE = re.compile(r"(\$\{\s*oc\.env\s*:\s*['\"]?(\w+)['\"]?\s*)(,[^{}]*)?\}")
-_IN_URL = re.compile(r"(?<=://)[^/\s@'\"]+(?=@)")
+_IN_URL = re.compile(r"(?<=://)[^/\s'\"]+(?=@)")
 
 
 @functools.lru_cache(4096)
@@ -31,11 +31,15 @@ def secret(name: str) -> bool:
 
     >>> [secret(n) for n in ("logger.api_key", "headers", "HF_TOKEN", "GPG_KEY", "key", "monkey", "author", "seed")]
     [True, True, True, True, False, False, False, False]
+    >>> [secret(n) for n in ("hub_token", "token_mixing", "MYSQL_PWD", "PWD")]
+    [True, False, True, False]
     """
     last = name.rpartition(".")[2].rpartition("/")[2]
     words = [w.lower() for w in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", last)]
     if last.isupper() and _OF_VARIABLES & set(words):
-        return True
+        return last != "PWD"        # the folder of a shell
+    if not last.isupper():          # networks have tokens, too: token_mixing, token_dim
+        words = [w for w in words[:-1] if w not in ("token", "tokens")] + words[-1:]
     named = any(w in _WHOLE or w.removesuffix("s").endswith(_WORDS) for w in words)
     return named or any(b in ("key", "keys") and a in _OF_KEYS for a, b in zip(words, words[1:], strict=False))
 

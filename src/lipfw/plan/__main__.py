@@ -96,6 +96,8 @@ def plan(args: argparse.Namespace, rest: Sequence[str]) -> int:
                 raise InputError(f"{surplus[0]} is no option; an option of your own belongs into a group, e.g. "
                                  f"+task.{surplus[0]}=")
             kinds.add(config)
+    if not any(kinds):
+        raise InputError("these overrides make no run; glob() finds the names of a group's files, and no values")
     return _grid(view, planner, kinds)
 
 

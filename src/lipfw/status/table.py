@@ -10,7 +10,7 @@ from rich.text import Text
 
 from lipfw.grid.state import State
 from lipfw.grid.tally import spoken
-from lipfw.status.forecast import Row, forecast
+from lipfw.status.forecast import Row, counts, forecast
 from lipfw.status.read import Standing
 
 FULL = 40       # runs that have a row each
@@ -98,7 +98,7 @@ def _below(rows: Sequence[Row], most: int) -> list[Text | Padding]:
     states = Counter(s.state for _, s in rows)
     counted = ", ".join(f"{states[state]:,} {state}" for state in State if states[state])
     lines = [Text(f"{len(rows):,} run{'s' * (len(rows) != 1)}: {counted}", style="bold")]
-    if states[State.RUNNING] or states[State.STOPPED] or states[State.WAITING]:
+    if any(counts(run, s) and s.state not in (State.DONE, State.FAILED) for run, s in rows):
         lines.append(Text(_outlook(rows)))
     failures = [(run, s) for run, s in rows if s.state is State.FAILED]
     for run, s in failures[:most]:
