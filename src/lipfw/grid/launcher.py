@@ -112,7 +112,7 @@ class GridLauncher(Launcher):
             finally:
                 self.finish()
             tally.end(asked())
-            if (reason := asked()) is not None:
+            if (reason := asked()) is not None and not all(job.finished for job in jobs.values()):
                 sys.exit(128 + signal.Signals[reason])
         return [self._returned(overrides, tally.errors.get(initial_job_idx + i), jobs.get(initial_job_idx + i))
                 for i, overrides in enumerate(job_overrides)]
