@@ -548,3 +548,20 @@ def test_mistakes_are_one_line(here, capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("name, text", [
+    ("config.yaml", "[" * 100_000), ("config.yaml", "a: &a [1]\nb: [*a, *a]\n"), ("result.json", "[" * 100_000),
+    ("rounds.jsonl", "[" * 100_000 + "\n"), ("steps.jsonl", "[" * 50_000 + "\n"),
+    ("result.json", '{"rounds": [{"psnr_picked": {}}], "best_round": 0, "seconds": NaN}'),
+    ("rounds.jsonl", '{"round": 0, "seconds": 1, "loss": 1, "step_first": 1, "step_last": 8, "params_left": 9, '
+                     '"psnr_picked": {}}\n')])
+def test_what_a_hostile_file_holds_is_not_shown(here, capsys, name, text):
+    """Deep nesting ended the process, in C."""
+    folder = Path("runs/a/x")
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text("seed: 0\n")
+    (folder / name).write_text(text)
+    assert main(["runs/a"]) == 0
+    out = capsys.readouterr().out
+    assert "1 run" in out and "nan" not in out and "{}" not in out

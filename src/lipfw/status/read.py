@@ -1,5 +1,6 @@
 """A run's folder -> where it stands. Files that are damaged, or vanish meanwhile, tell nothing and are no error."""
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from lipfw.status.plan import Plan, chosen, plan
 
 _TAIL = 32_768      # bytes of steps.jsonl that are looked at: more than 100 records
 _YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)       # the latter takes 5 ms for a config
+_DEEPEST = 50       # levels of a config
 _BEGUN = 5.0        # seconds from which on what has been seen of a round tells its pace
 
 
@@ -112,7 +114,7 @@ class Reader:
             if path not in self._files or self._files[path][0] != stamp:
                 self._files[path] = stamp, parse(path)
             return self._files[path][1]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, yaml.YAMLError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, yaml.YAMLError):
             return None
 
 
@@ -122,12 +124,17 @@ def _finished(path: Path) -> Standing:
     rounds, best, ended = result["rounds"], result["best_round"], result.get("ended")
     quality, trains = _of_round(rounds[best])
     planned = plan(result["config"], Path(), rounds).rounds if ended else len(rounds)
-    return Standing(State.DONE, len(rounds), planned, 1.0, quality, trains, result.get("seconds"), 0.0, reason=ended)
+    return Standing(State.DONE, len(rounds), planned, 1.0, quality, trains, _number(result.get("seconds")), 0.0,
+                    reason=ended)
 
 
 def _config(path: Path) -> dict:
-    with open(path, "rb") as f:
-        config = yaml.load(f, _YAML)
+    text, depth = path.read_bytes(), 0
+    for event in yaml.parse(text, _YAML):       # loading goes as deep as the text does, in C until the process dies
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST or isinstance(event, yaml.AliasEvent):      # of aliases a few lines fill the memory
+            raise ValueError(f"{path.name} is no config that lipfw has written")
+    config = yaml.load(text, _YAML)
     return config if isinstance(config, dict) else {}
 
 
@@ -155,13 +162,13 @@ def _tail(path: Path) -> list[dict]:
 def _record(line: str) -> dict | None:
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
 
 
 def _sound(record: Mapping) -> bool:
-    return all(isinstance(record.get(k), (int, float)) for k in ("seconds", "loss", "step_first", "step_last",
+    return all(_number(record.get(k)) is not None for k in ("seconds", "loss", "step_first", "step_last",
                                                                  "params_left"))
 
 
@@ -200,10 +207,14 @@ def _quality(rounds: Sequence[Mapping], latest: Sequence[Mapping], config: Mappi
         patience = pruner.get("patience", 2) if isinstance(pruner, Mapping) else 2
         return _of_round(rounds[chosen([r["loss"] for r in rounds], patience)])
     trains = any("swd" in r for r in latest)
-    known = [v for r in latest if (v := r.get("swd" if trains else "psnr")) is not None]
+    known = [v for r in latest if (v := _number(r.get("swd" if trains else "psnr"))) is not None]
     return (known[-1] if known else None), trains
 
 
 def _of_round(record: Mapping) -> tuple[float | None, bool]:
     trains = "swd" in record
-    return record.get("swd" if trains else "psnr_picked"), trains
+    return _number(record.get("swd" if trains else "psnr_picked")), trains
+
+
+def _number(value) -> float | None:
+    return value if isinstance(value, (int, float)) and math.isfinite(value) else None
