@@ -218,6 +218,22 @@ def test_a_worker_that_comes_too_late_is_busy_and_its_run_is_watched(launch):
     assert tries.count(0) == 2
 
 
+def test_a_run_that_another_start_has_finished_in_between_is_not_counted_as_done(launch, capsys):
+    launch(Instant(lambda job: Outcome("already" if done(job) and job.number == 1 else "done")), "seed=0..2")
+    assert "grid: 2 done, 1 skipped, finished before" in capsys.readouterr().out
+
+
+def test_a_grid_without_a_run_is_a_mistake(launch):
+    with pytest.raises(ValueError, match="this grid has no run"):
+        launch(Instant(done), "image.name=glob(nothing*)", "task=clean")
+
+
+def test_options_that_look_like_secrets_make_other_runs():
+    """They are hidden where they are told, and still are what a run is."""
+    with opened(["+prior.mix_token=mean,cls"], CONF, EXPERIMENTS) as (cells, compose):
+        assert len({compose(c).folders for c in cells}) == 2
+
+
 def test_a_mistake_in_one_cell_is_told_before_any_run_starts(launch):
     engine = Instant(done)
     with pytest.raises(Exception) as e:
@@ -265,6 +281,7 @@ def test_basic_does_each_in_this_process_and_goes_on_after_a_fault(launch, capsy
         (folder,) = (f for f in seen if f.name.split("-")[-2] == f"s{cfg.seed}")
         folder.mkdir(parents=True)
         (folder / "result.json").write_text("{}")
+        return {}
 
     with opened(["seed=0..2"], CONF, EXPERIMENTS) as (cells, compose):
         seen = [compose(c).folders[0] for c in cells]

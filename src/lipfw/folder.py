@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lipfw.errors import InputError, whole
 from lipfw.listing import pictures_below, pictures_in, tickets_in
-from lipfw.redact import text, tree
+from lipfw.redact import tree
 
 # Options that change where or how fast a run happens, or how it is shown, and not its result. Of the trainer's,
 # precision does.
@@ -39,8 +39,9 @@ def told(cfg: DictConfig) -> dict:
 
 
 def options(cfg: DictConfig) -> dict:
-    """Return the resolved options that change a run's result; a secret is none: another token makes the same run."""
-    every = told(cfg)
+    """Return the resolved options that change a run's result. They may hold secrets: only their hash is written down.
+    """
+    every = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     out = {k: v for k, v in every.items() if k not in _IRRELEVANT}
     precision = str(every.get("trainer", {}).get("precision", 32))
     if precision != "32":       # said only then, so that runs keep the names they have
@@ -59,7 +60,7 @@ def identity(cfg: DictConfig) -> dict:
     So the same command on a changed picture is another run, and a copy of the picture elsewhere is the same.
     """
     out = options(cfg)
-    for group, path, part in named_files(cfg):      # not those of `out`, which may have something hidden
+    for group, path, part in named_files(out):
         out[group][_FILES[group]] = path_digest(group, path, part)
     return out
 
@@ -90,7 +91,7 @@ def label_parts(cfg: DictConfig) -> list[str]:
     image = cfg.image
     picture = Path(str(image.path)).stem if "path" in image else image.get("name") or image.get("set") or _module(image)
     parts = [_module(cfg.task), str(picture), _module(cfg.prior), _module(cfg.pruner), f"s{cfg.seed}"]
-    return [short(re.sub(r"[^A-Za-z0-9._]+", "_", text(p)) or "_") for p in parts]
+    return [short(re.sub(r"[^A-Za-z0-9._]+", "_", p) or "_") for p in parts]
 
 
 def short(name: str, most: int = 60) -> str:

@@ -68,9 +68,9 @@ def _config_mistake(error: Exception, chain: list[BaseException], typed: Sequenc
     text = " ".join(str(e) for e in chain)
     if "Config group override must be" in text:
         return "a group takes a name, not null, e.g. task=denoise"
-    if m := re.search(r"Could not find '(\w+)/([^']*)'", text):
+    if m := re.search(r"Could not find '([\w/]+)/([^'/]*)'", text):
         group = m[1]
-        allowed = sorted(p.stem for p in _files(group, typed))
+        allowed = sorted({*(p.stem for p in _files(group, typed)), *(["basic"] if group == "hydra/launcher" else [])})
         return f"{group}={m[2]} is unknown; {group} is one of {', '.join(allowed)}{nearest(m[2], allowed)}"
     if m := re.search(r"Cannot find primary config '([^']*)'", text):
         allowed = sorted(p.stem for p in EXPERIMENTS.glob("*.yaml"))
@@ -92,13 +92,14 @@ def _config_mistake(error: Exception, chain: list[BaseException], typed: Sequenc
 
 def _unknown(key: str, typed: Sequence[str]) -> str:
     """Return the line for an option that does not exist, with the nearest that does."""
-    group, _, name = key.partition(".")
+    group, _, name = key.rpartition(".") if key.startswith("hydra.launcher.") else key.partition(".")
+    group = group.replace(".", "/")
     options = {p.stem: _keys(p, group) for p in _files(group, typed)}
     homes = sorted(h for h, keys in options.items() if name in keys)
     if homes:
         return f"{key} is an option of {' or '.join(f'{group}={h}' for h in homes)}, which is not chosen here"
     if name and options:
-        every = sorted({f"{group}.{k}" for keys in options.values() for k in keys})
+        every = sorted({f"{group.replace('/', '.')}.{k}" for keys in options.values() for k in keys})
     else:
         every = sorted(KEYS - {"protocol", "shrunk"})
     return f"{key} is no option{nearest(key, every) or '; there are ' + ', '.join(every)}"

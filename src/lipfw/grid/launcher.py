@@ -96,6 +96,8 @@ class GridLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run all cells; returns a JobReturn for each, with the error of those that have no result."""
+        if not job_overrides:
+            raise InputError("this grid has no run: something that is swept has no values")
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         most = self.config.get("max_failures")
@@ -208,9 +210,11 @@ class GridLauncher(Launcher):
     def _end(self, job: Job, outcome: Outcome, tally: Tally) -> None:
         """Count a job that has ended, by what its folders say: a process can die after its result is written."""
         seconds = outcome.seconds or time.monotonic() - job.started
-        if job.finished:
+        if job.finished and outcome.kind == "already":      # by another process, just before this one's worker began
+            tally.skipped += 1
+        elif job.finished:
             tally.end_done(job.cell, seconds)
-        elif outcome.kind in ("failed", "done"):
+        elif outcome.kind in ("failed", "done", "already"):
             error = outcome.error or "it ended without a result"
             for folder in job.cell.folders:     # a process that was killed has left nothing itself
                 if folder.is_dir() and not finished(folder) and failed.read(folder) is None:

@@ -44,12 +44,11 @@ class Order:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run came out: done, failed with the first line of its `error`, stopped `by` a signal, or busy elsewhere.
-
-    It took `seconds`, where that is known.
+    """How a run came out: done, finished already, failed with the first line of its `error`, stopped `by` a signal, or
+    busy elsewhere. It took `seconds`, where that is known.
     """
 
-    kind: Literal["done", "failed", "stopped", "busy"]
+    kind: Literal["done", "already", "failed", "stopped", "busy"]
     error: str | None = None
     by: str | None = None
     seconds: float | None = None
@@ -58,7 +57,7 @@ class Outcome:
 def outcome(ret: JobReturn) -> Outcome:
     """Return how a job of Hydra's came out."""
     if ret.status == JobStatus.COMPLETED:
-        return Outcome("done")
+        return Outcome("done" if ret._return_value is not None else "already")
     error = ret._return_value
     if isinstance(error, Interrupted):
         return Outcome("stopped", str(error), error.reason)
