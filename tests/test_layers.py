@@ -6,7 +6,7 @@ import lipfw
 
 ROOT = Path(lipfw.__file__).parent
 BASE = {"streams", "problem", "mask", "ticket", "measures", "files", "errors", "listing", "lock", "interrupt", "redact",
-        "bounded"}
+        "bounded", "words"}
 TOP = {"run", "batch", "job", "restoring", "training", "records", "recorder", "summary", "tracking", "failed", "api",
        "report", "tickets", "terminal"}
 PARTS = {"image", "task", "prior", "pruner", "kernel", "fit", "folder", "gan"}
@@ -22,10 +22,10 @@ ALLOWED = {     # layer -> the lipfw modules it may import, besides itself
     "failed": BASE | {"mistakes"}, "run": BASE | TOP | PARTS | HOST,
     # no torch, so that a sweep skips what is done in no time
     "grid": {"argv", "configs", "errors", "cores", "failed", "files", "folder", "interrupt", "lock", "mistakes",
-             "redact"},
+             "redact", "words"},
     "plan": BASE | TOP | PARTS | HOST | {"configs", "grid", "mistakes"},
     # no torch here either: it starts in a moment and looks again and again
-    "status": {"errors", "failed", "grid", "listing", "lock", "pruner", "report", "terminal"},
+    "status": {"errors", "failed", "grid", "listing", "lock", "pruner", "report", "terminal", "words"},
     "configs": set(), "mistakes": {"configs", "errors", "interrupt"},
     "cli": {"argv", "configs", "cores", "errors", "folder", "grid", "interrupt", "mistakes", "redact", "run"},
     "__main__": {"cli"}, "__init__": set(),

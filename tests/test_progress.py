@@ -8,10 +8,11 @@ from rich.console import Console
 
 from lipfw.fit.checkpoint import Checkpoint
 from lipfw.fit.estimate import seconds_a_step, seconds_of_rounds
-from lipfw.fit.progress import FitProgress, spoken
+from lipfw.fit.progress import FitProgress
 from lipfw.fit.rounds import IterativePruning
 from lipfw.fit.trainer import make_trainer
 from lipfw.pruner.imp import IMP
+from lipfw.words import spoken
 
 
 @pytest.mark.parametrize("seconds, words", [(0.4, "0 s"), (89, "89 s"), (600, "10 min"), (3600, "1 h 00 min"),

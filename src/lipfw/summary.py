@@ -5,9 +5,9 @@ from rich.table import Table
 from torch import Tensor
 
 from lipfw.fit.evaluation import psnr
-from lipfw.fit.progress import spoken
 from lipfw.problem import Problem
 from lipfw.report.origin import origins, spans
+from lipfw.words import spoken
 
 
 def panels(problem: Problem, view: Tensor, restored: Tensor, view_psnr: float) -> list:

@@ -16,7 +16,6 @@ from torch import Tensor
 from lipfw.errors import InputError
 from lipfw.files import write_atomic
 from lipfw.fit.adversarial import Adversarial
-from lipfw.fit.progress import spoken
 from lipfw.fit.rounds import Following, IterativePruning
 from lipfw.gan.weights import save
 from lipfw.image.dataset import Dataset
@@ -24,6 +23,7 @@ from lipfw.image.write import write_png
 from lipfw.job import Job
 from lipfw.records import Records
 from lipfw.summary import tickets_used
+from lipfw.words import spoken
 
 
 class Training(Job):

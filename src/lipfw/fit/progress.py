@@ -8,18 +8,7 @@ from rich.text import Text
 from lipfw.fit.rounds import IterativePruning
 from lipfw.fit.stepped import Stepped
 from lipfw.kernel import library as kernel_library
-
-
-def spoken(seconds: float) -> str:
-    """Return a duration in words.
-
-    >>> spoken(8100)
-    '2 h 15 min'
-    """
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
+from lipfw.words import spoken
 
 
 class FitProgress(pl.Callback):

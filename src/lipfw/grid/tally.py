@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from lipfw.grid.cells import Cell
+from lipfw.words import spoken
 
 
 class Tally:
@@ -78,18 +79,6 @@ def headline(folder: Path) -> str:
     except (OSError, ValueError, KeyError, IndexError, TypeError):
         return ""
     return f"{psnr:.2f} dB" if psnr is not None else ""
-
-
-def spoken(seconds: float) -> str:
-    """Return a duration in words.
-
-    >>> spoken(8100), spoken(3.2)
-    ('2 h 15 min', '3 s')
-    """
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
 
 
 def _names(cell: Cell) -> str:

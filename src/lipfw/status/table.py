@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from lipfw.grid.state import State
-from lipfw.grid.tally import spoken
 from lipfw.status.forecast import Row, counts, forecast
 from lipfw.status.read import Standing
+from lipfw.words import spoken
 
 FULL = 40       # runs that have a row each
 _GROUPS = 20    # rows of runs that differ in their seeds alone; beyond, a row a state
