@@ -22,6 +22,7 @@ from lipfw.files import read_jsonl, sweep_parts, write_json, write_text
 from lipfw.fit.adversarial import Adversarial
 from lipfw.fit.checkpoint import Checkpoint, before, usable
 from lipfw.fit.progress import FitProgress
+from lipfw.fit.restoration import Restoration
 from lipfw.fit.rounds import Ended
 from lipfw.fit.stepping import check_kernel
 from lipfw.fit.stopping import last_before_rises
@@ -36,6 +37,11 @@ from lipfw.redact import tree
 from lipfw.restoring import Restoring
 from lipfw.tracking import close_logger, end_loggers, log_result, open_logger
 from lipfw.training import Training
+
+_JOBS = {       # what tasks and fits say that they do -> the kind of run, and the fits that do it
+    Restoration.does: (Restoring, "fit=restoration"),
+    Adversarial.does: (Training, "fit=adversarial, or fit=finetune"),
+}
 
 
 def run(cfg: DictConfig, command: str | None = None) -> dict | list[dict]:
@@ -133,13 +139,11 @@ def parts(cfg: DictConfig, pictures, device: str | None, fits: int = 1) -> Job:
     whole("seed", cfg.seed, least=0)
     number("trainer.checkpoint_seconds", cfg.trainer.checkpoint_seconds, 0, math.inf)
     task = instantiate(cfg.task)
-    trains = getattr(task, "trains", False)
-    if issubclass(get_class(cfg.fit._target_), Adversarial) != trains:
+    does = getattr(task, "does", Restoration.does)
+    if get_class(cfg.fit._target_).does != does:
         fit, name = cfg.fit._target_.rpartition(".")[2], cfg.task._target_.split(".")[-2]
-        does, remedy = (("trains a generator", "fit=adversarial, or fit=finetune") if trains else
-                        ("restores pictures", "fit=restoration"))
-        raise InputError(f"task={name} {does}, which {fit} does not; use {remedy}")
-    return (Training if trains else Restoring)(cfg, task, pictures, device, fits)
+        raise InputError(f"task={name} {does}, which {fit} does not; use {_JOBS[does][1]}")
+    return _JOBS[does][0](cfg, task, pictures, device, fits)
 
 
 def _fit(cfg: DictConfig, shown: dict, folder: Path, console: Console, command: str | None, side: Side | None,

@@ -40,6 +40,7 @@ class Adversarial(Stepped):
     A subclass says how many steps a round has and, in `where`, on which scale each is done.
     """
 
+    does = "trains a generator"
     recorded = ("loss", "wasserstein", "slope", "swd", "resolution", "fade")
     kernel_name = "dense"       # torch does all the work
     shorter = "image.size=16, fewer pictures (fit.stable=, fit.fade= or fit.epochs=), prior.channels="

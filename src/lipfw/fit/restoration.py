@@ -43,6 +43,7 @@ class Restoration(Stepped):
     With `precision` bf16 the network computes in bfloat16; loss, optimiser and averages stay in float32.
     """
 
+    does = "restores pictures"
     recorded = ("loss", "psnr", "psnr_raw", "ssim", "variance")
     shorter = "image.size=128, fit.steps=, pruner.rounds=, prior.channels=32"
 

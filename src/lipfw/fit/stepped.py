@@ -20,6 +20,7 @@ class Stepped(pl.LightningModule):
     A fit whose state is kept (`resumable`: a callback sees to that) ends a batch at once when its process is to stop.
     """
 
+    does: str                           # what it is for: a task says the same of itself
     recorded: Sequence[str] = ()        # names of what a record holds besides its step
     shorter = "fit.steps="              # options that make a fit take less time
 

@@ -12,7 +12,7 @@ class Finetune:
     `save_trained` keeps the trained networks of each round beside its ticket.
     """
 
-    trains = True
+    does = "trains a generator"
     half = False
 
     def __init__(self, fraction: float = 0.4, prune_critic: bool = False, save_trained: bool = False):

@@ -8,7 +8,7 @@ from lipfw.image.dataset import Dataset
 class Gan:
     """Train on all pictures of a data set; `half` stores the networks in 16 bits."""
 
-    trains = True
+    does = "trains a generator"
     prune_critic = save_trained = False
 
     def __init__(self, half: bool = False):
