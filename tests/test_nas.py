@@ -160,7 +160,8 @@ def shuffled(network):
 
 
 @pytest.mark.parametrize("index, rows", [*PUBLISHED.values(), (312, "10101 01010 11011 00100 10001"),
-                                         (260, "00000 11111 00000 10001 11110"), (240, "00001 00010 00100 01000 10000")])
+                                         (260, "00000 11111 00000 10001 11110"),
+                                         (240, "00001 00010 00100 01000 10000")])
 def test_a_network_is_what_its_bits_say(index, rows):
     torch.manual_seed(0)
     rows = rows.split()
@@ -281,11 +282,12 @@ def test_rows_in_a_file_are_read_whatever_yaml_makes_of_them(tmp_path):
 @pytest.mark.parametrize("options, message", [
     (dict(cell=324), "prior.cell must be at most 323, got 324"), (dict(cell=-1), "prior.cell must be a whole number"),
     (dict(cell="158"), "prior.cell must be a whole number"),
-    (dict(model="denoize"), "prior.model must be one of denoise, inpaint, superres, got 'denoize'; did you mean denoise"),
+    (dict(model="denoize"), "prior.model must be one of denoise, inpaint, superres, got 'denoize'; did you mean"),
     *((dict(skips=s), f"prior.skips must be 5 rows of 5 bits.*e.g. \\[11111,01111.*got {re.escape(str(s))}")
       for s in (["11111"] * 4, ["11111"] * 6, ["11112"] * 5, ["111111"] * 5, "11111", 11111, [31] * 5, [-1] * 5,
                 [True] * 5, [1.0] * 5, [""] * 5, [["1"] * 5] * 5)),
-    (dict(channels=6), "prior.channels must be a multiple of 4.*got 6"), (dict(channels=0), "prior.channels must be a whole"),
+    (dict(channels=6), "prior.channels must be a multiple of 4.*got 6"),
+    (dict(channels=0), "prior.channels must be a whole number"),
     (dict(code_channels=0), "prior.code_channels must be"), (dict(unused="no"), "prior.unused must be true or false"),
 ])
 def test_bad_options(options, message):

@@ -23,6 +23,7 @@ from lipfw.image.write import sheet
 from lipfw.job import Job
 from lipfw.problem import Problem
 from lipfw.recorder import Recorder
+from lipfw.search import check
 from lipfw.summary import closing, panels, rounds_table
 
 
@@ -38,6 +39,9 @@ class Restoring(Job):
         for p in self.problems:      # super-resolution makes pictures larger than the file
             check_pixels(f"the restored {p.name}", p.shape[2], p.shape[1], cfg.image.max_pixels)
         prior = instantiate(cfg.prior)(shapes=[p.shape for p in self.problems])
+        if prior.search is not None:
+            check(prior.search, cfg.pruner, self.problems)
+            self.search = prior.search
         self.pruning = IterativePruning(instantiate(cfg.pruner))
         if prior.fits == "code" and not (prior.trained or self.pruning.pruner.brings_weights):
             raise InputError("prior.weights=null is an untrained generator, none of whose codes makes the picture; "

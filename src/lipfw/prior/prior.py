@@ -31,6 +31,7 @@ class Prior(nn.Module):
     bf16 = False
     fits = "weights"                    # what a fit seeks: the network's weights, or the code
     at_once = 1                         # pictures of which a step holds the graphs at one time
+    search = None                       # how another network is to be found before anything is fitted (`isnas`)
 
     def __init__(self, network: nn.Module, codes: Sequence[Tensor], shapes: Sequence[tuple[int, int, int]], *,
                  jitter: float = 0.0, seed: int = 0, redraw: bool = False, architecture: Mapping | None = None):
