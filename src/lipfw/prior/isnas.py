@@ -32,6 +32,11 @@ class Search:
     seed: int
     options: dict
 
+    @property
+    def fitted(self) -> int:
+        """How many steps the finalists take together."""
+        return self.finalists * self.finalist_steps if self.finalists > 1 else 0
+
     def candidate(self, number: int) -> dict:
         """Return the options of a candidate: its cell is any of 1 to 299, each of its bits is set with chance 1/2."""
         generator = stream(self.seed, "candidates", number)
