@@ -32,6 +32,7 @@ from lipfw.interrupt import Interrupted, heed
 from lipfw.job import Job
 from lipfw.lock import Claim, alone
 from lipfw.malloc import keep_freed_memory
+from lipfw.prior.isnas import Search
 from lipfw.records import Records
 from lipfw.redact import tree
 from lipfw.restoring import Restoring
@@ -130,8 +131,16 @@ def _build(cfg: DictConfig, fits: int) -> Job:
     device = device_name(cfg.trainer.accelerator)
     check_kernel(cfg.fit.get("kernel", "auto"), device)
     job = parts(cfg, instantiate(cfg.image), device, fits)
-    job.pruning.prepare(job.module)     # refuses a foreign ticket before anything is written
+    if job.search is None:
+        job.pruning.prepare(job.module)     # refuses a foreign ticket before anything is written
+    else:       # the network is another one later, and the finalists' fits must be possible, too
+        job.pruning.plan(job.module)
+        _build(_of_finalist(cfg, job.search, job.search.candidate(0), Path()), fits)
     return job
+
+
+def _of_finalist(cfg: DictConfig, search: Search, options: dict, folder: Path) -> DictConfig:
+    return OmegaConf.create(of_finalist(OmegaConf.to_container(cfg), options, search.finalist_steps, folder))
 
 
 def parts(cfg: DictConfig, pictures, device: str | None, fits: int = 1) -> Job:
@@ -157,8 +166,7 @@ def _searched(cfg: DictConfig, shown: dict, folder: Path, console: Console, side
     write_text(folder / "config.yaml", OmegaConf.to_yaml(shown))        # from now on it is seen to be a run's folder
 
     def fit(options: dict) -> tuple[Path, float]:
-        one, told_of = (OmegaConf.create(of_finalist(OmegaConf.to_container(c), options, job.search.finalist_steps,
-                                                     folder)) for c in (cfg, OmegaConf.create(shown)))
+        one, told_of = (_of_finalist(c, job.search, options, folder) for c in (cfg, OmegaConf.create(shown)))
         below = run_folder(one)
         if not (below / "result.json").exists():
             below.mkdir(parents=True, exist_ok=True)
