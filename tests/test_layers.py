@@ -15,8 +15,9 @@ ALLOWED = {     # layer -> the lipfw modules it may import, besides itself
     **{name: BASE for name in BASE},
     "image": BASE, "gan": BASE, "prior": BASE | {"gan"}, "pruner": BASE,
     "task": BASE | {"image"},                                       # a task is a function of a picture
+    "classical": {"errors"},                                        # arrays to arrays
     "kernel": BASE, "cores": set(), "malloc": set(),
-    "fit": BASE | {"prior", "pruner", "kernel", "gan"},
+    "fit": BASE | {"prior", "pruner", "kernel", "gan", "classical"},
     "folder": {"errors", "listing", "redact"}, "argv": {"errors"},
     **{name: BASE | TOP | PARTS for name in TOP},
     "failed": BASE | {"mistakes"}, "run": BASE | TOP | PARTS | HOST,
@@ -34,10 +35,10 @@ LIBRARIES = {   # library -> the layers that may import it
     "hydra": {"grid", "plan", "run", "restoring", "training", "tracking", "cli", "mistakes"},
     "omegaconf": {"grid", "plan", "run", "restoring", "training", "tracking", "cli", "folder", "mistakes", "report"},
     "pytorch_lightning": {"fit", "run", "job", "records", "recorder", "training", "tracking", "api"},
-    "torchmetrics": {"fit"}, "wandb": set(), "skimage": {"image"},
+    "torchmetrics": {"fit"}, "wandb": set(), "skimage": {"image", "classical"}, "pywt": {"classical"},
     "rich": {"fit", "run", "job", "restoring", "training", "batch", "summary", "report", "tickets", "terminal",
              "plan", "status"},
-    "PIL": {"image", "task"},
+    "PIL": {"image", "task", "classical"},
 }
 
 

@@ -87,10 +87,16 @@ def group_digest(cfg: DictConfig) -> str:
 
 
 def label_parts(cfg: DictConfig) -> list[str]:
-    """Return the readable parts of a run's name: task, image, prior, pruner, sSEED."""
+    """Return the readable parts of a run's name: task, image, prior, pruner, sSEED.
+
+    A classical method stands in the place of the prior, which it has none of.
+    """
     image = cfg.image
     picture = Path(str(image.path)).stem if "path" in image else image.get("name") or image.get("set") or _module(image)
-    parts = [_module(cfg.task), str(picture), _module(cfg.prior), _module(cfg.pruner), f"s{cfg.seed}"]
+    prior = _module(cfg.prior)
+    if prior == "none":
+        prior = str(cfg.get("fit", {}).get("method", prior))
+    parts = [_module(cfg.task), str(picture), prior, _module(cfg.pruner), f"s{cfg.seed}"]
     return [short(re.sub(r"[^A-Za-z0-9._]+", "_", p) or "_") for p in parts]
 
 

@@ -51,7 +51,7 @@ class IterativePruning(pl.Callback):
     @property
     def densities(self) -> list[float]:
         """Kept fraction of the prunable weights, round by round, as planned."""
-        return [c / self.total for c in self.counts]
+        return [c / self.total if self.total else 1.0 for c in self.counts]
 
     def density(self) -> float:
         """Return the kept fraction of the prunable weights in this round."""

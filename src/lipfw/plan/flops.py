@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from lipfw.fit.adversarial import Adversarial, at_scale
+from lipfw.fit.baseline import Baseline
 from lipfw.fit.eager import Eager
 from lipfw.fit.restoration import Restoration
 from lipfw.fit.stepped import Stepped
@@ -49,6 +50,8 @@ def step_flops(module: Stepped) -> dict[int, int] | None:
     """
     if isinstance(module, Adversarial):
         return {scale: _of_training(module, scale) for scale in module.steps_on()}
+    if isinstance(module, Baseline):
+        return {0: 0}       # it does not compute with torch
     return {0: _of_restoration(module)} if isinstance(module, Restoration) else None
 
 

@@ -28,7 +28,7 @@ class Prior(nn.Module):
     """
 
     bf16 = False
-    fits = "weights"                    # what a fit seeks: the network's weights, or the code
+    fits = "weights"                    # what a fit seeks: the network's weights, or the code; or nothing
     at_once = 1                         # pictures of which a step holds the graphs at one time
 
     def __init__(self, network: nn.Module, codes: Sequence[Tensor], shapes: Sequence[tuple[int, int, int]], *,
@@ -111,7 +111,7 @@ def rebuild(architecture: Mapping) -> nn.Module:
     network's `code_channels` says what code it takes. Raises InputError for another name or for arguments that the
     network refuses.
     """
-    names = sorted(m.name for m in pkgutil.iter_modules(lipfw.prior.__path__) if m.name != "prior")
+    names = sorted(m.name for m in pkgutil.iter_modules(lipfw.prior.__path__) if m.name not in ("prior", "none"))
     arguments = dict(architecture)
     for name, value in arguments.items():       # it is what a file says: a depth of a million would be built
         for number_ in value if isinstance(value, list) else [value]:
