@@ -51,6 +51,12 @@ def work(*overrides, measure=False, blank=None):
     return Planner(measure)(kind)
 
 
+def test_a_classical_method_has_no_flops_and_is_measured_on_the_cpu():
+    w = work("fit=baseline", "fit.method=nlm", "image.size=48", "trainer.threads=1", measure=True)
+    assert (w.prior, w.parameters, w.steps, w.flops_a_run) == ("nlm", 0, (1,), 0) and w.hours_here() > 0
+    assert "CPU" in " ".join(w.remarks)
+
+
 # ---- FLOPs ------------------------------------------------------------------------------------------------------
 
 def convolution(inputs, outputs, kernel, side, from_code=False):

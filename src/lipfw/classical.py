@@ -33,8 +33,9 @@ def nlm(y: np.ndarray, sigma: float) -> np.ndarray:
     """
     from skimage.restoration import denoise_nl_means
 
-    return denoise_nl_means(y, patch_size=5, patch_distance=6, h=0.8 * sigma, sigma=sigma, fast_mode=True,
-                            channel_axis=-1)
+    out = denoise_nl_means(y, patch_size=5, patch_distance=6, h=0.8 * sigma, sigma=sigma, fast_mode=True,
+                           channel_axis=-1)
+    return out.reshape(y.shape)     # a single channel is dropped
 
 
 def tv(y: np.ndarray, sigma: float) -> np.ndarray:

@@ -67,6 +67,8 @@ def _run(cfg: DictConfig, command: str | None, side: Side | None = None) -> dict
     """
     shown, folder = told(cfg), run_folder(cfg)      # before the next line: it forgets which values are secrets
     cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
+    if get_class(cfg.fit._target_).cpu_only:
+        cfg.trainer.accelerator = "cpu"
     quiet = choice("trainer.progress", cfg.trainer.progress, ("auto", False)) is False
     console = Console(quiet=quiet) if side is None else side.console
     done = folder / "result.json"

@@ -28,6 +28,7 @@ class Baseline(Stepped):
     does = "restores pictures"
     recorded = ("loss", "psnr", "ssim")
     shorter = "image.size=128"
+    cpu_only = True
     lr = 0.0                            # nothing is learnt
     kernel_name = "classical"
 
@@ -111,9 +112,11 @@ class Baseline(Stepped):
         """Return the numbers of the round, named as those of a fit; `sigma` is the noise level that was taken."""
         each = []
         for i, (p, x) in enumerate(zip(self.problems, self.pictures("final"), strict=True)):
-            scores = {name: float(metric(p, x.cpu())) for name, metric in (("psnr", psnr), ("ssim", ssim), ("mse", mse))}
-            each.append({f"{name}_{kind}": v for name, v in scores.items() for kind in ("peak", "picked", "final")})
-            each[-1] |= {"sigma": float(getattr(self, f"level{i}"))} if self.denoises else {}
+            scores = {"psnr": psnr(p, x.cpu()), "ssim": ssim(p, x.cpu()), "mse": mse(p, x.cpu())}
+            each.append({f"{name}_{kind}": float(v) for name, v in scores.items()
+                         for kind in ("peak", "picked", "final")})
+            if self.denoises:
+                each[-1]["sigma"] = float(getattr(self, f"level{i}"))
         out = {"loss": self.round_loss()} | {k: sum(e[k] for e in each) / len(each) for k in each[0]}
         out |= {"step_peak": 1, "step_picked": 1, "step_first": 1, "step_last": 1}
         if len(each) > 1:

@@ -54,7 +54,7 @@ class Restoration(Stepped):
                  bucket: int = 20):
         super().__init__(steps, log_every, steps_per_batch)
         if prior.fits == "nothing":
-            raise InputError("prior=none has nothing to fit and is for fit=baseline; use another prior, e.g. prior=skip")
+            raise InputError("prior=none has nothing to fit and is for fit=baseline; use e.g. prior=skip")
         self.lr = number("fit.lr", lr, 0, 10, open_low=True)
         self.smoothing = number("fit.smoothing", smoothing, 0, 1, open_high=True)
         self.kernel = choice("fit.kernel", kernel, KERNELS)

@@ -100,6 +100,7 @@ class Planner:
         pruning.plan(module)
         network, densities, steps = pruning.network(module), pruning.densities, pruning.steps(module)
         remarks = [] if cfg.fit.get("stop") is None else ["fit.stop ends rounds early"]
+        remarks += ["fit=baseline computes on the CPU, also where there is a GPU"] if module.cpu_only else []
         remarks += [] if pruning.pruner.stop is None else ["pruner.stop ends runs early"]
         trains = isinstance(kind.pictures, Dataset)
         disk = disk_of(job, cfg, None if trains else kind.pictures)
@@ -142,7 +143,7 @@ class Planner:
         module = job.module
         if isinstance(module, Adversarial) and module.pixels.is_meta:
             raise InputError("its pictures are not here")
-        device = device_name(cfg.trainer.accelerator)
+        device = device_name("cpu" if module.cpu_only else cfg.trainer.accelerator)
         check_kernel(cfg.fit.get("kernel", "auto"), device)
         if not isinstance(module, Adversarial):
             check_memory(module.prior, device)

@@ -240,7 +240,7 @@ def distinguishing(runs: Sequence[Run]) -> list[dict[str, object]]:
     keys = {k for r in runs for k in r.options if k not in _TOLD}
     fits: dict[str, set] = {}
     for r in runs:
-        fits.setdefault(r.base, set()).add(r.options.get("fit._target_"))
+        fits.setdefault(r.base.rpartition("-")[0], set()).add(r.options.get("fit._target_"))
     if all(len(f) == 1 for f in fits.values()):     # which fit it is, is told by the prior, or by a classical method
         keys.discard("fit._target_")
     keys -= {k for k in keys if all(_follows(r, k) for r in runs if k in r.options)}

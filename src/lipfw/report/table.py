@@ -49,7 +49,10 @@ def metrics(group: Group) -> list[str]:
 
 def terminal(groups: Sequence[Group], comparisons: Sequence[Comparison], console: Console,
              overviews: Sequence[Overview] = ()) -> Lines:
-    """Return the overviews, the comparisons and one narrow table a group: 80 columns hold them. Numbers are rounded; CSV has all."""
+    """Return the overviews, the comparisons and one narrow table a group: 80 columns hold them.
+
+    Numbers are rounded; CSV has all.
+    """
     pm = "±" if console.encoding.lower().startswith("utf") else "+-"
     lines = []
     for o in overviews:
@@ -214,7 +217,7 @@ def _overview(o: Overview, pm: str) -> Table:
         n = len(first.runs)
         table.add_row("degraded", "", "", str(n), "", _pair(first.degraded["psnr"], 2, n, pm), "",
                       _pair(first.degraded["ssim"], 3, n, pm), "")
-    columns = _marked_overview(o, lambda metric, stat, n: _pair(stat, 3 if metric == "ssim_picked" else 2, n, pm), "*{}")
+    columns = _marked_overview(o, lambda m, stat, n: _pair(stat, 3 if m == "ssim_picked" else 2, n, pm), "*{}")
     for label, r, *cells in zip(o.labels, o.rows, *columns, strict=True):
         table.add_row(label, f"{r.sparsity:.2%}", _count(r.params_left), str(r.n), *cells,
                       _time(r.stats["seconds"].mean))
