@@ -14,11 +14,14 @@ from lipfw.errors import InputError
 from lipfw.interrupt import Interrupted
 
 
-def imported(option: str, path: str):
+def imported(option: str, path):
     """Return what `path` names: package.module.name, or FILE.py:name. Modules are looked for in the current folder too.
 
-    Raises InputError, which names the option, for one that is not there or that can't be imported.
+    What is no text but can be called, as Python gives it, is returned as it is. Raises InputError, which names the
+    option, for a name that is not there or that can't be imported.
     """
+    if callable(path):
+        return path
     if not isinstance(path, str) or not path.strip():
         raise InputError(f"{option} must be an import path, package.module.name, or FILE.py:name, got {path!r}")
     if not {"", os.getcwd()} & set(sys.path):
@@ -34,6 +37,11 @@ def imported(option: str, path: str):
         raise InputError(f"{option}={path} can't be imported: {reason(e)}; it is package.module.name, found from the "
                          "current folder or among the installed packages, or FILE.py:name") from e
     return found
+
+
+def spelled(path) -> str:
+    """Return how what `imported` takes is told of: the path, or the name of what was given instead."""
+    return path if isinstance(path, str) else getattr(path, "__qualname__", type(path).__qualname__)
 
 
 def called(option: str, make: Callable, arguments: Mapping):

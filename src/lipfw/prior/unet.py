@@ -13,7 +13,7 @@ def model(prior: str, name: str) -> type[nn.Module]:
     """Return a class of deepinv.models, for prior=`prior`. Raises InputError where deepinv can't be imported."""
     try:
         return getattr(importlib.import_module("deepinv.models"), name)
-    except (ImportError, RuntimeError, OSError, AttributeError) as e:    # torchvision of another build than torch's, too
+    except (ImportError, RuntimeError, OSError, AttributeError) as e:    # e.g. torch and torchvision differ in build
         raise InputError(f"prior={prior} is a network of deepinv's, which can't be imported: {str(e).splitlines()[0]}; "
                          "pip install 'lipfw[deepinv]', with torch and torchvision of one build") from None
 
@@ -42,8 +42,8 @@ def build(shapes: Sequence[tuple[int, int, int]], *, channels: int = 32, depth: 
     multiple = 2 ** (depth - 1)
     for _, h, w in shapes:
         if min(h, w) <= multiple:
-            raise InputError(f"a picture of {w}x{h} pixels is too small for prior.depth={depth}: more than {multiple} px "
-                             "a side are needed; use a smaller depth, or a larger picture")
+            raise InputError(f"a picture of {w}x{h} pixels is too small for prior.depth={depth}: more than {multiple} "
+                             "px a side are needed; use a smaller depth, or a larger picture")
     arguments = dict(inputs=code_channels, outputs=one_channel_count(shapes), channels=channels, depth=depth)
     with global_stream(seed, "weights"):
         network = unet(**arguments)

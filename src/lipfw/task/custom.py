@@ -11,16 +11,16 @@ from torch import Tensor, nn
 
 from lipfw.errors import InputError, number, whole
 from lipfw.image.picture import Picture
-from lipfw.imported import called, complete, imported, named, reason
+from lipfw.imported import called, complete, imported, named, reason, spelled
 from lipfw.interrupt import Interrupted
 from lipfw.problem import Problem
 from lipfw.streams import global_stream, stream
 
 
 class Custom:
-    """Measure by the operator that an import path names: y = A(x) + `noise` * N(0, 1).
+    """Measure by the operator that an import path names, or that is given: y = A(x) + `noise` * N(0, 1).
 
-    It names a class, which is made with `arguments`; an object; or a function, which is the operator if it takes a
+    It is a class, which is made with `arguments`; an object; or a function, which is the operator if it takes a
     picture, and makes the operator if it takes `arguments` alone. The operator takes (B, C, H, W) float32 in [0, 1], is
     differentiable, gives the same each time, and what it gives may have any shape. Of an object with a method `A`, such
     as deepinv's physics, that is the operator, and calling it measures, with noise of its own if it has any. A module
@@ -31,9 +31,9 @@ class Custom:
     Raises InputError for an operator that is not as said, and for a measurement of another shape than it gives.
     """
 
-    def __init__(self, operator: str, arguments: Mapping | None = None, noise: float = 0, measurement: str | None = None,
-                 seed: int = 0):
-        self.option = f"task.operator={operator}"
+    def __init__(self, operator: str | Callable, arguments: Mapping | None = None, noise: float = 0,
+                 measurement: str | None = None, seed: int = 0):
+        self.option = f"task.operator={spelled(operator)}"
         self.noise = number("task.noise", noise, 0, 1e6, hint="it is the standard deviation on each measured value")
         self.seed = whole("task.seed", seed, least=0)
         self.measurement = measurement
@@ -100,8 +100,8 @@ class Custom:
         try:
             if not path.is_file():
                 raise ValueError("there is no such file")
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-            if not isinstance(array, np.ndarray) or array.dtype.kind not in "fciub":
+            array = np.lib.format.open_memmap(path, mode="r")       # numbers alone, and no zips
+            if array.dtype.kind not in "fciub":
                 raise ValueError("it holds no numbers")
         except (OSError, ValueError, EOFError) as e:
             raise InputError(f"task.measurement={self.measurement} can't be read: {str(e).splitlines()[0]}; save the "
@@ -124,11 +124,7 @@ class Operator(nn.Module):
     def __init__(self, user: Callable, shape: tuple[int, int, int]):
         super().__init__()
         self.user, self.shape = user, shape
-        self.requires_grad_(False).eval()
-
-    def train(self, mode: bool = True) -> "Operator":
-        """Stay as it is: a fit trains the prior alone."""
-        return super().train(False)
+        self.requires_grad_(False)      # a fit trains the prior alone
 
     def forward(self, x: Tensor) -> Tensor:
         return _real((self.user.A if _has(self.user, "A") else self.user)(x))
@@ -159,7 +155,7 @@ class Operator(nn.Module):
         return (grey + length * back).clamp(0, 1)
 
 
-def _made(path: str, arguments: dict, option: str) -> Callable:
+def _made(path: str | Callable, arguments: dict, option: str) -> Callable:
     """Return the operator that a path names, as `Custom` says."""
     found = imported("task.operator", path)
     if isinstance(found, type):

@@ -47,8 +47,8 @@ class Deblur:
         for side, pixels in zip(self.kernel.shape, shape[1:], strict=True):
             if side // 2 >= pixels:
                 raise InputError(f"a kernel of {self.kernel.shape[1]}x{self.kernel.shape[0]} pixels is too large for a "
-                                 f"picture of {shape[2]}x{shape[1]}; use a smaller task.size or task.length, or a larger "
-                                 "picture")
+                                 f"picture of {shape[2]}x{shape[1]}; use a smaller task.size or task.length, or a "
+                                 "larger picture")
         operator = Blur(self.kernel)
         if picture.degraded:
             return Problem(picture.name, shape, operator, x)
