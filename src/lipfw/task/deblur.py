@@ -33,7 +33,7 @@ class Deblur:
         self.seed = whole("task.seed", seed, least=0)
         sigma = number("task.sigma", sigma, 0, 1000, open_low=True, hint="it is in pixels")
         size = 2 * math.ceil(4 * sigma) + 1 if size is None else _odd("task.size", size)
-        length, angle = _odd("task.length", length), number("task.angle", angle, -360, 360, hint="it is in degrees")
+        length, angle = _odd("task.length", length, least=3), number("task.angle", angle, -360, 360, hint="it is in degrees")
         if kernel == "gaussian":
             self.kernel = get_gaussian_kernel2d((size, size), (sigma, sigma))[0]
         elif kernel == "motion":
@@ -56,8 +56,8 @@ class Deblur:
         return Problem(picture.name, shape, operator, (operator(x) + self.noise / 255 * noise).clamp(0, 1), x)
 
 
-def _odd(name: str, value) -> int:
-    if whole(name, value, least=1, most=1001) % 2 == 0:
+def _odd(name: str, value, least: int = 1) -> int:
+    if whole(name, value, least=least, most=1001) % 2 == 0:
         raise InputError(f"{name} must be odd, so that the kernel has a pixel in its middle, got {value}")
     return value
 
