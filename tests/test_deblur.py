@@ -107,7 +107,8 @@ def test_a_kernel_from_a_picture(tmp_path, picture):
     ({"kernel": "gausian"}, "task.kernel must be gaussian, motion or the file .*did you mean gaussian"),
     ({"kernel": "no.png"}, "no.png"), ({"kernel": None}, "task.kernel must be"), ({"size": 4}, "task.size must be odd"),
     ({"kernel": "motion", "length": 8}, "task.length must be odd.*got 8"), ({"sigma": 0}, r"task.sigma .*\(0, 1000\]"),
-    ({"length": 1}, "task.length must be a whole number of at least 3"), ({"angle": "left"}, "in degrees"), ({"noise": -1}, "grey levels"), ({"size": 2.5}, "task.size must be a whole")])
+    ({"length": 1}, "task.length must be a whole number of at least 3"),
+    ({"angle": "left"}, "in degrees"), ({"noise": -1}, "grey levels"), ({"size": 2.5}, "task.size must be a whole")])
 def test_options_that_cannot_be(options, told):
     with pytest.raises(InputError, match=told):
         Deblur(**options)

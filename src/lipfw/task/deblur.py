@@ -33,7 +33,8 @@ class Deblur:
         self.seed = whole("task.seed", seed, least=0)
         sigma = number("task.sigma", sigma, 0, 1000, open_low=True, hint="it is in pixels")
         size = 2 * math.ceil(4 * sigma) + 1 if size is None else _odd("task.size", size)
-        length, angle = _odd("task.length", length, least=3), number("task.angle", angle, -360, 360, hint="it is in degrees")
+        length = _odd("task.length", length, least=3)
+        angle = number("task.angle", angle, -360, 360, hint="it is in degrees")
         if kernel == "gaussian":
             self.kernel = get_gaussian_kernel2d((size, size), (sigma, sigma))[0]
         elif kernel == "motion":
