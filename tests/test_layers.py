@@ -6,7 +6,7 @@ import lipfw
 
 ROOT = Path(lipfw.__file__).parent
 BASE = {"streams", "problem", "mask", "ticket", "measures", "files", "errors", "listing", "lock", "interrupt", "redact",
-        "bounded", "words"}
+        "bounded", "words", "imported"}
 TOP = {"run", "batch", "job", "restoring", "training", "records", "recorder", "summary", "tracking", "failed", "api",
        "report", "tickets", "terminal"}
 PARTS = {"image", "task", "prior", "pruner", "kernel", "fit", "folder", "gan"}

@@ -43,6 +43,27 @@ class Hide(nn.Module):
         return y
 
 
+class Blur(nn.Module):
+    """A(x) = k * x, a convolution of each channel with a kernel (h, w) of odd sides; the picture goes on as its mirror
+    image beyond its edges, without repeating the pixel on the edge.
+    """
+
+    def __init__(self, kernel: Tensor):
+        super().__init__()
+        if not all(side % 2 for side in kernel.shape):
+            raise ValueError(f"a kernel of {tuple(kernel.shape)} has no pixel in its middle")
+        self.register_buffer("kernel", kernel.flip(0, 1)[None, None], persistent=False)     # conv2d does not flip it
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, w = (side // 2 for side in self.kernel.shape[2:])
+        x = nn.functional.pad(x, (w, w, h, h), mode="reflect")
+        return nn.functional.conv2d(x, self.kernel.expand(x.shape[1], -1, -1, -1), groups=x.shape[1])
+
+    def view(self, y: Tensor) -> Tensor:
+        """Return the measurement itself."""
+        return y
+
+
 def lanczos2(factor: int) -> Tensor:
     """Return the taps of the Lanczos-2 low-pass for down-sampling by a whole factor, normalised to sum 1.
 
