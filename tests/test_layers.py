@@ -32,8 +32,8 @@ ALLOWED = {     # layer -> the lipfw modules it may import, besides itself
 }
 LIBRARIES = {   # library -> the layers that may import it
     "hydra": {"grid", "plan", "run", "restoring", "training", "classifying", "tracking", "cli", "mistakes"},
-    "omegaconf": {"grid", "plan", "run", "restoring", "training", "classifying", "tracking", "cli", "folder", "mistakes",
-                  "report"},
+    "omegaconf": {"grid", "plan", "run", "restoring", "training", "classifying", "tracking", "cli", "folder",
+                 "mistakes", "report"},
     "pytorch_lightning": {"fit", "run", "job", "records", "recorder", "training", "tracking", "api"},
     "torchmetrics": {"fit"}, "wandb": set(), "skimage": {"image"},
     "rich": {"fit", "run", "job", "restoring", "training", "classifying", "batch", "summary", "report", "tickets",

@@ -1,5 +1,4 @@
 """Runs that train a classifier: rounds, tickets and test accuracies."""
-import copy
 import inspect
 import json
 from pathlib import Path

@@ -22,14 +22,14 @@ class Classification(Stepped):
 
     A round is `epochs` passes over the training pictures in batches of `batch`, in another order each time; what fills
     no batch at the end of a pass is left out (of fewer pictures than a batch all are one). After each part of the
-    epochs that `drops` has the learning rate falls to a tenth. Pictures, (N, C, S, S) of uint8 with labels (N,), stay on
-    the device and are made x / 127.5 - 1: mean and deviation 0.5, as published. With `precision` bf16 the network
+    epochs that `drops` has, the learning rate falls to a tenth. Pictures, (N, C, S, S) of uint8 with labels (N,), stay
+    on the device and are made x / 127.5 - 1: mean and deviation 0.5, as published. With `precision` bf16 the network
     computes in bfloat16; cross-entropy and optimiser stay in float32.
 
     Every `judge_every` steps and at the end of a round the network is tested, with batch norm's running statistics:
-    `accuracy` is the percentage of test pictures that it tells right. The best of a round, `accuracy_best`, is chosen by
-    the test pictures themselves: an oracle. The round's loss and `train_accuracy` are means over its last epoch.
-    The defaults are those of the published code on CIFAR-10 (facts: 182 epochs, drops after 91 and 136).
+    `accuracy` is the percentage of test pictures that it tells right. The best of a round, `accuracy_best`, is chosen
+    by the test pictures themselves: an oracle. The round's loss and `train_accuracy` are means over its last epoch.
+    The defaults are those of the published code on CIFAR-10: 182 epochs, drops after 91 and 136.
     """
 
     does = "trains a classifier"
@@ -69,9 +69,9 @@ class Classification(Stepped):
 
     def order(self, epoch: int) -> Tensor:
         """Return the order that the training pictures have in an epoch, of each round the same."""
-        if self._order is None or self._order[0] != epoch:
+        if self._order is None or self._order[0] != epoch or self._order[1].device != self.train_pixels.device:
             order = torch.randperm(len(self.train_pixels), generator=stream(self.seed, "order", epoch))
-            self._order = epoch, order.to(self.device)
+            self._order = epoch, order.to(self.train_pixels.device)
         return self._order[1]
 
     def logits(self, pixels: Tensor) -> Tensor:

@@ -21,9 +21,10 @@ class IterativePruning(pl.Callback):
     """Prune at the start of a round and rewind what the fit may change; the last round so stays fitted.
 
     Round 0 starts from the prior's weights and, at step `rewind_step`, records what later rounds go back to: network
-    with batch-norm buffers, and optimiser; a pruner that does not rewind has them take up the optimiser alone. A round that keeps fewer weights than there are zeroes the removed ones
-    once; the module's steps then hold them at zero. Where the pruner has a stopping rule, no round starts after it has
-    ended them. State (mask, rewind, losses) lies in checkpoints.
+    with batch-norm buffers, and optimiser; a pruner that does not rewind has them take up the optimiser alone. A round
+    that keeps fewer weights than there are zeroes the removed ones once; the module's steps then hold them at zero.
+    Where the pruner has a stopping rule, no round starts after it has ended them. State (mask, rewind, losses) lies in
+    checkpoints.
 
     `target` names the pruned network inside the LightningModule, which must have `steps` (in a round), `snapshot()`,
     `rewind(snapshot, begin)`, `start_from(weights)`, `start_round(round)`, `hold(mask)`, `round_loss()`, a list

@@ -24,8 +24,9 @@ def read(path: Path) -> Labelled:
     """
     files = {f.name: (f.stat().st_size, f.read_bytes) for f in cifar_files(path)} if path.is_dir() else _unpacked(path)
     if "test_batch.bin" not in files or len(files) < 2:
-        raise InputError(f"{path} lacks {'data_batch_1.bin' if 'test_batch.bin' in files else 'test_batch.bin'}; it must "
-                         "hold CIFAR-10's binary files, data_batch_1.bin to data_batch_5.bin and test_batch.bin")
+        lacks = "data_batch_1.bin" if "test_batch.bin" in files else "test_batch.bin"
+        raise InputError(f"{path} lacks {lacks}; it must hold CIFAR-10's binary files, data_batch_1.bin to "
+                         "data_batch_5.bin and test_batch.bin")
     parts = {name: _records(f"{path}: {name}", *file) for name, file in sorted(files.items())}
     test = parts.pop("test_batch.bin")
     train = np.concatenate(list(parts.values()))
@@ -34,8 +35,8 @@ def read(path: Path) -> Labelled:
 
 def _records(name: str, size: int, read_: Callable[[], bytes]) -> np.ndarray:
     if not size or size % RECORD or size > MAX_FILE:
-        raise InputError(f"{name} has {size:,} bytes, which is no number of CIFAR-10's records of {RECORD:,} bytes up to "
-                         f"{MAX_FILE >> 20} MiB; it may be cut off: copy it again")
+        raise InputError(f"{name} has {size:,} bytes, which is no number of CIFAR-10's records of {RECORD:,} bytes, up "
+                         f"to {MAX_FILE >> 20} MiB; it may be cut off: copy it again")
     return np.frombuffer(read_(), np.uint8).reshape(-1, RECORD)
 
 
@@ -44,7 +45,7 @@ def _pictures(records: np.ndarray) -> np.ndarray:
 
 
 def _unpacked(path: Path) -> dict[str, tuple[int, Callable[[], bytes]]]:
-    """Return the size of each of the files in a tar archive and a function that gives its bytes, which are read here."""
+    """Return the size of each of the files in a tar archive, which are read here, and what gives their bytes."""
     files = {}
     try:
         with tarfile.open(path, "r:*") as archive:
@@ -59,5 +60,6 @@ def _unpacked(path: Path) -> dict[str, tuple[int, Callable[[], bytes]]]:
                     there = archive.extractfile(member).read()
                     files[name] = len(there), lambda there=there: there
     except (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError) as e:
-        raise InputError(f"{path} is no tar archive, or a damaged one ({e}); copy it again") from None
+        reason = (str(e).splitlines() or [type(e).__name__])[0]
+        raise InputError(f"{path} is no tar archive, or a damaged one ({reason}); copy it again") from None
     return files

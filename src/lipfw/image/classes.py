@@ -87,7 +87,7 @@ def from_arrays(name: str, train: np.ndarray, train_labels: np.ndarray, test: np
         there = labels[0].unique().tolist()
         gap = next((i for i, label in enumerate(there) if label != i), None)
         if gap is not None:
-            raise InputError(f"the labels of {name} are to be 0, 1, 2 ... with no number left out, and {gap} is none of "
+            raise InputError(f"the labels of {name} must be 0, 1, 2 ... with no number left out, and {gap} is none of "
                              f"those that are trained on, {there[gap]} is; number the classes anew")
         classes = [str(i) for i in there]
     return Labelled(name, _pixels(f"train of {name}", train), labels[0], _pixels(f"test of {name}", test), labels[1],
@@ -128,5 +128,4 @@ def _pixels(name: str, x: np.ndarray) -> Tensor:
     if x.dtype != np.uint8 or x.ndim != 4 or x.shape[3] not in (1, 3):
         raise InputError(f"pictures to {name} must be uint8 of shape (N, H, W, 3), or grey (N, H, W), got {x.dtype} of "
                          f"shape {x.shape}")
-    channels = x.transpose(0, 3, 1, 2)
-    return torch.from_numpy(np.ascontiguousarray(np.broadcast_to(channels, (len(x), 3, *x.shape[1:3]))))
+    return torch.from_numpy(np.array(np.broadcast_to(x.transpose(0, 3, 1, 2), (len(x), 3, *x.shape[1:3])), order="C"))

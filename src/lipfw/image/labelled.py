@@ -18,8 +18,8 @@ def load(path, *, size: int | None = None, resize: str = "lanczos", held_out: fl
     check_resizing(size, resize)
     path = Path(os.path.expanduser(str(path)))
     if not path.exists():
-        raise InputError(f"{path} does not exist; image.path must be a folder or zip of class folders, an .npz file, or "
-                         "CIFAR-10's binary files")
+        raise InputError(f"{path} does not exist; image.path must be a folder or zip of class folders, an .npz file, "
+                         "or CIFAR-10's binary files")
     if path.suffix == ".npz":
         return resized(npz.read(path), size, resize)
     if cifar_files(path) or path.suffix in (".gz", ".tgz", ".tar"):

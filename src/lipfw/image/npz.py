@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from lipfw.errors import InputError
-from lipfw.image.dataset import MAX_BYTES
 from lipfw.image.classes import Labelled, from_arrays
+from lipfw.image.dataset import MAX_BYTES
 
 TESTS = ("test", "val")
 
@@ -26,8 +26,8 @@ def read(path: Path) -> Labelled:
             test = next((t for t in TESTS if f"{t}_images" in members), "test")
             names = ["train_images", "train_labels", f"{test}_images", f"{test}_labels"]
             if missing := [n for n in names if n not in members]:
-                raise InputError(f"{path} has no {missing[0]}; it must hold train_images, train_labels, and test_images "
-                                 "and test_labels, or val_images and val_labels")
+                raise InputError(f"{path} has no {missing[0]}; it must hold train_images, train_labels, and "
+                                 "test_images and test_labels, or val_images and val_labels")
             arrays = [_array(archive, members[n], f"{n} of {path}") for n in names]
             classes = _array(archive, members["class_names"], f"class_names of {path}") if "class_names" in members \
                 else None
@@ -35,8 +35,8 @@ def read(path: Path) -> Labelled:
         raise
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, ValueError, RuntimeError,
             OSError) as e:
-        raise InputError(f"{path} is no .npz file, or a damaged one ({str(e).splitlines()[0] if str(e) else e!r}); save "
-                         "it again by numpy.savez") from None
+        reason = (str(e).splitlines() or [type(e).__name__])[0]
+        raise InputError(f"{path} is no .npz file, or a damaged one ({reason}); save it again by numpy.savez") from None
     if classes is not None and (classes.dtype.kind != "U" or classes.ndim != 1):
         raise InputError(f"class_names of {path} must be text, a name each, got {classes.dtype} of shape "
                          f"{classes.shape}")

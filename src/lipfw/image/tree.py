@@ -9,8 +9,8 @@ import torch
 
 from lipfw.errors import InputError, number
 from lipfw.image.archive import opened
-from lipfw.image.dataset import centre_square, fitted
 from lipfw.image.classes import Labelled, check_bytes
+from lipfw.image.dataset import centre_square, fitted
 from lipfw.image.picture import DECODED_FOR_RESIZE
 from lipfw.image.read import decode
 
@@ -40,16 +40,16 @@ def _parts(path: Path, names: Iterable[str], held_out: float) -> tuple[dict[str,
     if "train" not in tops:
         every = _classes(path, names)
         if few := next((c for c, members in every.items() if len(members) < 2), None):
-            raise InputError(f"{path}: class {few} has one picture, and some of each class are held out to test on; add "
-                             "another, or put pictures into train/ and test/")
-        by_hash = {c: sorted(members, key=lambda n: hashlib.sha256(n.encode()).digest()) for c, members in every.items()}
+            raise InputError(f"{path}: class {few} has one picture, and some of each class are held out to test on; "
+                             "add another, or put pictures into train/ and test/")
+        by_hash = {c: sorted(m, key=lambda n: hashlib.sha256(n.encode()).digest()) for c, m in every.items()}
         count = {c: min(len(m) - 1, max(1, round(held_out * len(m)))) for c, m in by_hash.items()}
         return ({c: sorted(m[count[c]:]) for c, m in by_hash.items()},
                 {c: sorted(m[:count[c]]) for c, m in by_hash.items()})
     of_test = next((t for t in TESTS if t in tops), None)
     if of_test is None:
-        raise InputError(f"{path} has a folder train and neither test nor val; add one of them, or give {path}/train to "
-                         "have pictures of each class held out")
+        raise InputError(f"{path} has a folder train and neither test nor val; add one of them, or give {path}/train "
+                         "to have pictures of each class held out")
     train, test = (_classes(f"{path}/{p}", [n.partition("/")[2] for n in names if n.startswith(f"{p}/")], f"{p}/")
                    for p in ("train", of_test))
     if differing := sorted(train.keys() ^ test.keys()):
@@ -80,8 +80,8 @@ def _decoded(path: Path, files: Mapping, names: list[str], size: int | None) -> 
         first = first or (name, width, height)
         if size is None and (width != height or (width, height) != first[1:]):
             raise InputError(f"{path} holds pictures that are not square or of mixed sizes: {first[0]} has "
-                             f"{first[1]}x{first[2]} pixels, {name} {width}x{height}; give them one size by image.size=, "
-                             "with image.resize=lanczos")
+                             f"{first[1]}x{first[2]} pixels, {name} {width}x{height}; give them one size by "
+                             "image.size=, with image.resize=lanczos")
         if pixels is None:
             side = size or width
             check_bytes(path, len(names), side)

@@ -47,7 +47,8 @@ def step_flops(module: Stepped) -> dict[int, int] | None:
     """Return the FLOPs of a step, forward and backward, of the dense network, by the scale that it is done on.
 
     A restoration's and a classifier's steps are all on scale 0, and the pictures of several are summed up; a growing
-    generator's are on one scale after the other (`steps_on_scales`). None for a module of which it is not known what a step is.
+    generator's are on one scale after the other (`steps_on_scales`). None for a module of which it is not known what a
+    step is.
     """
     if isinstance(module, Adversarial):
         return {scale: _of_training(module, scale) for scale in module.steps_on()}

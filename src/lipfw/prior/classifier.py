@@ -1,4 +1,4 @@
-"""The hourglass as a classifier of pictures, as the lottery image prior takes it to find tickets on and transfer them."""
+"""The hourglass as a classifier of pictures: tickets of restoration meet those of recognition in it."""
 from collections.abc import Sequence
 
 from torch import Tensor, nn

@@ -34,10 +34,11 @@ class Pruner:
     Options: `rounds`, `rate`, `sparsities` and `params` as in `Schedule`. `rewind_step` is the step of round 0 whose
     state the later rounds start from, a number or a percentage of the steps ("5%"), or None: nothing is rewound, and
     each round goes on from the weights that the last one left, with a new optimiser, as the published classification
-    code does. `retrain` says whether rounds do "all" steps again, as the published code does, or the "remaining" ones. `exempt` names tensors (parameter names, or
-    numbers in module order) that are ranked with the others and then kept whole: a slip of the published code, whose
-    tickets are denser than their names say (exempt=[0, 1] there). `stop` "loss_rises" ends the rounds once the loss has
-    risen `patience` times in a row. Raises InputError for what these can't be.
+    code does. `retrain` says whether rounds do "all" steps again, as the published code does, or the "remaining" ones.
+    `exempt` names tensors (parameter names, or numbers in module order) that are ranked with the others and then kept
+    whole: a slip of the published code, whose tickets are denser than their names say (exempt=[0, 1] there). `stop`
+    "loss_rises" ends the rounds once the loss has risen `patience` times in a row. Raises InputError for what these
+    can't be.
     """
 
     scores_trained = False
@@ -153,7 +154,8 @@ def _step_or_percentage(name: str, value) -> int | str:
     if isinstance(value, str) and re.fullmatch(r"\d*\.?\d+%", value) and float(value[:-1]) <= 100:
         return value
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise InputError(f"{name} must be a whole number of at least 0, a percentage such as 5%, or null, got {value!r}")
+        raise InputError(f"{name} must be a whole number of at least 0, a percentage such as 5%, or null, "
+                         f"got {value!r}")
     return value
 
 

@@ -67,7 +67,7 @@ class Replay(Pruner):
             if kin:
                 own = {n: v for n, v in state.items() if n not in initial or initial[n].shape != v.shape}
                 initial = {n: v for n, v in initial.items() if n in state}
-                others = dict.fromkeys(layer for n in own if f"{(layer := n.rpartition('.')[0])}.weight" not in self.whole)
+                others = sorted({n.rpartition(".")[0] for n in own} - {n.rpartition(".")[0] for n in self.whole})
                 self.remarks += [f"{', '.join(others)}: this run's own, too"] if others else []
             else:
                 own = {n: v for n, v in state.items() if head is not None and n.startswith(head.removesuffix("weight"))}
@@ -96,7 +96,7 @@ class Replay(Pruner):
         return self.tickets[round_].trained(self.paths[round_]) if self.weights == "trained" else None
 
     def origins(self) -> list[dict]:
-        """Return where the ticket of each round lies, `found`, where it was found, and which layers are `kept_whole`."""
+        """Return where the ticket of each round lies, where it was `found`, and which layers are `kept_whole`."""
         whole = {"kept_whole": self.whole} if self.whole else {}
         return [{"file": str(p), "found": {n: t.about.get(n, "") for n in _FOUND}
                  | {"sparsity": round(t.mask.sparsity, 6)}, **whole}

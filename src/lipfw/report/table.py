@@ -39,8 +39,8 @@ def _meaning(groups: Sequence[Group], pm: str) -> str:
         parts += ["distance: the sliced Wasserstein distance of made and real pictures in 1/1000, mean "
                   f"{pm} standard deviation over seeds (n)"]
     if any("accuracy" in metrics(g) for g in groups):
-        parts += [f"accuracy: percentage of test pictures told right at the last step, mean {pm} standard deviation over "
-                  "seeds (n); best: at the best step, an oracle; train: of the last epoch's training pictures"]
+        parts += [f"accuracy: percentage of test pictures told right at the last step, mean {pm} standard deviation "
+                  "over seeds (n); best: at the best step, an oracle; train: of the last epoch's training pictures"]
     if any(g.over_pictures for g in groups):
         parts += [f"where a generator's n is 1: {pm} standard deviation over the pictures of that seed"]
     return "; ".join([*parts, "(k): only k runs have a value", "*: the round chosen most often"])
@@ -95,10 +95,10 @@ def terminal(groups: Sequence[Group], comparisons: Sequence[Comparison], console
 def to_csv(groups: Sequence[Group]) -> str:
     """Return one header and one line a group and round, all digits, empty where there is no value.
 
-    PSNR in dB, MSE in the range [-1, 1], swd in 1/1000, accuracies in percent, seconds of one round; `chosen` counts the runs that chose the
-    round without the clean picture; `sd_over` says whether _sd columns are over seeds or, of a single run of a
-    generator, over pictures; the degraded_ and lost_ columns (what `Group.lost` is) repeat in each line of a group. The
-    last columns are the options that tell the groups apart.
+    PSNR in dB, MSE in the range [-1, 1], swd in 1/1000, accuracies in percent, seconds of one round; `chosen` counts
+    the runs that chose the round without the clean picture; `sd_over` says whether _sd columns are over seeds or, of a
+    single run of a generator, over pictures; the degraded_ and lost_ columns (what `Group.lost` is) repeat in each line
+    of a group. The last columns are the options that tell the groups apart.
     """
     options = list(dict.fromkeys(k for g in groups for k in g.options))
     names = [*METRICS, "degraded_psnr", "degraded_ssim", "lost_psnr"]

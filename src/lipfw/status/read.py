@@ -16,7 +16,7 @@ from lipfw.status.plan import Plan, chosen, plan
 _TAIL = 32_768      # bytes of steps.jsonl that are looked at: more than 100 records
 _YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)       # the latter takes 5 ms for a config
 _DEEPEST = 50       # levels of a config
-_MEASURES = {"swd": "swd", "accuracy": "accuracy"}     # key in records -> what a table calls it; all others: PSNR
+_MEASURES = ("swd", "accuracy")     # keys in the records of runs that train, and what a table calls them
 _BEGUN = 5.0        # seconds from which on what has been seen of a round tells its pace
 
 
@@ -25,9 +25,10 @@ class Standing:
     """Where a run stands; None: not known.
 
     `rounds` are complete, of `planned`; `share` is the fraction of all steps that is done. `quality` is what `measure`
-    says: a PSNR in dB, the distance swd of a generator in training in 1/1000, a classifier's accuracy in percent. `seconds` have been worked, `left` are still to be, at the slower
-    pace of the last round and this one: rounds to come are sparser and may be faster. `host` is at it; `reason` is why
-    it failed, or why it ended before its last round.
+    says: a PSNR in dB, the distance swd of a generator in training in 1/1000, a classifier's accuracy in percent.
+    `seconds` have been worked, `left` are still to be, at the slower pace of the last round and this one: rounds to
+    come are sparser and may be faster. `host` is at it; `reason` is why it failed, or why it ended before its last
+    round.
     """
 
     state: State
@@ -210,12 +211,12 @@ def _quality(rounds: Sequence[Mapping], latest: Sequence[Mapping], config: Mappi
         return _of_round(rounds[chosen([r["loss"] for r in rounds], patience)])
     key = next((k for k in _MEASURES if any(k in r for r in latest)), "psnr")
     known = [v for r in latest if (v := _number(r.get(key))) is not None]
-    return (known[-1] if known else None), _MEASURES.get(key, "PSNR")
+    return (known[-1] if known else None), key if key in _MEASURES else "PSNR"
 
 
 def _of_round(record: Mapping) -> tuple[float | None, str]:
     key = next((k for k in _MEASURES if k in record), "psnr_picked")
-    return _number(record.get(key)), _MEASURES.get(key, "PSNR")
+    return _number(record.get(key)), key if key in _MEASURES else "PSNR"
 
 
 def _number(value) -> float | None:
