@@ -280,7 +280,8 @@ def test_pruners_at_initialisation_work_on_it(train, pruner):
 @pytest.mark.parametrize("options, words", [
     ({"epochs": 0}, "fit.epochs"), ({"batch": 0}, "fit.batch"), ({"lr": -1}, "fit.lr"),
     ({"momentum": 1}, "fit.momentum"), ({"weight_decay": "no"}, "fit.weight_decay"),
-    ({"drops": 0.5}, "fit.drops must be a list"), ({"drops": [91]}, "each of fit.drops.*part of the epochs"), ({"judge_every": 0}, "fit.judge_every"),
+    ({"drops": 0.5}, "fit.drops must be a list"), ({"drops": [91]}, "each of fit.drops.*part of the epochs"),
+    ({"judge_every": 0}, "fit.judge_every"),
     ({"precision": 16}, "trainer.precision")])
 def test_bad_options(options, words):
     with pytest.raises(InputError, match=words):

@@ -45,7 +45,7 @@ def done(tmp_path_factory):
         if module == "lipfw":
             kept = [w for w in words if not w.startswith(("image.size=", "trainer=", "seed=", "pruner.rounds="))]
             seed = ["seed=0..1"] if any(w.startswith("seed=") for w in words) else []
-            tiny = TINY
+            tiny = [w for w in TINY if "task=classify" not in words or not w.startswith("fit.steps=")]
             if {"task=cs", "task=gan", "task=finetune", "prior=pggan"} & set(words):     # a generator has its own size
                 trains = {"task=gan", "task=finetune"} & set(words)
                 tiny = ["logger=none", "trainer=smoke", *(["fit.fade=4", "fit.stable=4"] if "task=gan" in words else
