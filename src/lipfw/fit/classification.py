@@ -14,7 +14,8 @@ from lipfw.fit.stepping import forget
 from lipfw.mask import Mask
 from lipfw.streams import stream
 
-_PROBED = 8     # pictures in the step that tells how long one takes on a CPU
+_PROBED = 8     # pictures in the step that tells how long one takes on a CPU, if the whole batch would take longer
+_SHORT = 1.0    # than so many seconds
 
 
 class Classification(Stepped):
@@ -147,17 +148,22 @@ class Classification(Stepped):
                 "step_last": self.step}
 
     def estimate(self, densities: Sequence[float]) -> tuple[list[float], str | None]:
-        """Return the time of a step, the same for all rounds, from steps of a copy; on a CPU of a few pictures."""
-        probe, few = copy.copy(self), self.batch if self.device.type == "cuda" else min(_PROBED, self.batch)
+        """Return the time of a step, the same for all rounds, from steps of a copy: of few pictures, if that is long."""
+        probe = copy.copy(self)
         probe._modules = {"network": copy.deepcopy(self.network)}
-        times = []
-        for _ in range(2):      # the first pays for memory and kernels
-            started = time.perf_counter()
-            probe.loss(0, few)[0].backward()
-            if self.device.type == "cuda":
-                torch.cuda.current_stream(self.device).synchronize()
-            times.append(time.perf_counter() - started)
-        return [min(times) / few * self.batch] * len(densities), None
+
+        def seconds(count: int) -> float:
+            times = []
+            for _ in range(2):      # the first pays for memory and kernels
+                started = time.perf_counter()
+                probe.loss(0, count)[0].backward()
+                if self.device.type == "cuda":
+                    torch.cuda.current_stream(self.device).synchronize()
+                times.append(time.perf_counter() - started)
+            return min(times) / count * self.batch
+
+        long = seconds(min(_PROBED, self.batch))
+        return [seconds(self.batch) if long < _SHORT or self.device.type == "cuda" else long] * len(densities), None
 
     def told(self, record: dict) -> str:
         return f"loss {record['loss']:.2e}" + (f" {now:.1f} %" if (now := float(self.accuracy)) == now else "")
