@@ -7,12 +7,14 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from lipfw.configs import CONF
 from lipfw.errors import InputError
-from lipfw.folder import path_digest
+from lipfw.folder import path_digest, run_folder
 from lipfw.image import cifar, lfw_labelled, npz, subset
 from lipfw.image.classes import Labelled, from_arrays, resized
 from lipfw.image.labelled import load
@@ -298,6 +300,19 @@ def test_other_mistakes_with_folders(tmp_path):
         refused(lambda bad=bad: load(str(tmp_path / "d"), held_out=bad), "image.held_out")
     (tmp_path / "d/y/1.png").write_bytes(b"no picture")
     refused(lambda: load(str(tmp_path / "d")), "y/1.png is no picture")
+
+
+def test_a_changed_picture_in_a_class_folder_is_another_run(tmp_path):
+    write_tree(tmp_path / "d", [f"{c}/{i}.png" for c in "xy" for i in range(3)])
+
+    def folder():
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return run_folder(compose("config", ["task=classify", "image=labelled", f"image.path={tmp_path / 'd'}"]))
+
+    before = folder()
+    assert before.name.startswith("classify-d-classifier-none-s0-") and folder() == before
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "d/y/2.png")
+    assert folder() != before
 
 
 # --- what ships, and what LIPFW_DATA has

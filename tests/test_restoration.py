@@ -8,6 +8,7 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio
 
 from lipfw.errors import InputError
+from lipfw.fit.objectives import total_variation
 from lipfw.fit.restoration import Restoration
 from lipfw.image.picture import Picture
 from lipfw.prior.skip import build
@@ -247,3 +248,30 @@ def test_a_window_that_is_never_full_takes_no_memory(make, train):
         train(module, Dense())
         summaries.append(module.summary())
     assert summaries[0] == summaries[1] and summaries[0]["step_picked"] == 12
+
+
+# --- total variation
+
+@pytest.mark.parametrize("shape", [(1, 3, 24, 20), (2, 1, 7, 5)])
+def test_total_variation_is_kornias(shape):
+    from kornia.losses import total_variation as reference
+
+    x = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    n = x[0].numel()
+    torch.testing.assert_close(total_variation(x), reference(x, reduction="sum").sum(1) / n)
+
+
+def test_the_weight_of_total_variation_is_in_the_loss_and_smooths(make, train):
+    from kornia.losses import total_variation as reference
+
+    plain, smooth, collect = make(steps=40), make(steps=40, tv=0.3), Collect()
+    train(plain, Dense())
+    train(smooth, Dense(), collect)
+    first = make(tv=0.3)
+    out = first.prior(0, 0)
+    problem = first.problems[0]
+    expected = torch.nn.functional.mse_loss(out, problem.measurement) + 0.3 * reference(out, reduction="sum").sum() / \
+        out.numel()
+    torch.testing.assert_close(first.loss(out, 0), expected)
+    ends = [float(total_variation(m.prior(0).detach())) for m in (plain, smooth)]
+    assert ends[1] < 0.8 * ends[0]

@@ -1,4 +1,5 @@
 """The one error a user may see without a traceback, and the checks that raise it."""
+import re
 
 
 class InputError(ValueError):
@@ -50,6 +51,28 @@ def number(name: str, value, low: float, high: float, *, open_low: bool = False,
         span = f"{'(' if open_low else '['}{low:g}, {high:g}{')' if open_high else ']'}"
         raise InputError(f"{name} must be a number in {span}, got {value!r}{hint and '; ' + hint}")
     return float(value)
+
+
+def step_or_percentage(name: str, value) -> int | str:
+    """Return `value` if it is a whole number of at least 0 or a percentage such as "5%", else raise InputError.
+
+    >>> step_or_percentage("pruner.rewind_step", "5%")
+    '5%'
+    """
+    if isinstance(value, str) and re.fullmatch(r"\d*\.?\d+%", value) and float(value[:-1]) <= 100:
+        return value
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise InputError(f"{name} must be a whole number of at least 0 or a percentage such as 5%, got {value!r}")
+    return value
+
+
+def steps_of(value: int | str, steps: int) -> int:
+    """Return the step that a checked number or percentage means in a fit of so many steps.
+
+    >>> steps_of("5%", 3000)
+    150
+    """
+    return round(float(value[:-1]) / 100 * steps) if isinstance(value, str) else value
 
 
 def choice(name: str, value, allowed) -> str:

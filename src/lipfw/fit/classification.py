@@ -148,7 +148,8 @@ class Classification(Stepped):
                 "step_last": self.step}
 
     def estimate(self, densities: Sequence[float]) -> tuple[list[float], str | None]:
-        """Return the time of a step, the same for all rounds, from steps of a copy: of few pictures, if that is long."""
+        """Return the time of a step, the same for all rounds, from steps of a copy; of few pictures, if that is long.
+        """
         probe = copy.copy(self)
         probe._modules = {"network": copy.deepcopy(self.network)}
 

@@ -17,20 +17,21 @@ class Graphed(Eager):
     """The eager step's body, captured once a round as a CUDA graph and replayed.
 
     The first steps are done eagerly and count like any other; a capture itself runs nothing, so that it disturbs
-    nothing. Each code's jitter is drawn inside the graph by a generator of its own, seeded on the host before each
-    step as the eager step seeds its own: the same noise. Where the step can't be captured it stays eager, and the log
-    says why.
+    nothing. Jitter of each code and noise on the weights are drawn inside the graph by a generator each, seeded on the
+    host before each step as the eager step seeds its own: the same noise. Where the step can't be captured it stays
+    eager, and the log says why.
 
     What `step` returns is overwritten by the next step. The graph's memory is freed with the last reference to this
     object and to the gradients, which the next round's first step drops.
     """
 
     name = "graphed"
+    warm_up = _WARM + 2             # the capture, and the first replay
 
     def __init__(self, fit: Objective, optimizer: torch.optim.Adam, mask: Mask | None):
         super().__init__(fit, optimizer, mask)
-        device = fit.prior.code().device
-        self.generators = [torch.Generator(device) for _ in fit.prior.pictures_of]
+        device = self.device
+        self.generators = [torch.Generator(device) for _ in self.seeds(0)]
         self.warm = 0                                           # eager steps done
         self.graph: torch.cuda.CUDAGraph | None = None
         self.made: tuple[list[Tensor], Tensor] | None = None    # what the graph writes: outputs and loss
@@ -39,8 +40,8 @@ class Graphed(Eager):
     def step(self, step: int) -> tuple[list[Tensor], Tensor]:
         if self.warm == _WARM and self.stream is not None:
             self.capture()
-        for i, generator in enumerate(self.generators):
-            generator.manual_seed(self.fit.prior.jitter_seed(i, step))
+        for generator, seed in zip(self.generators, self.seeds(step), strict=True):
+            generator.manual_seed(seed)
         if self.graph is not None:
             self.graph.replay()
             return self.made

@@ -19,6 +19,8 @@ class Search(Protocol):
 
     def residuals(self, made: Tensor) -> Sequence[tuple[list[int], Tensor]]: ...
 
+    def penalty(self, made: Tensor) -> Tensor | float: ...
+
     def follow(self, outputs: Sequence[Tensor], loss: Tensor) -> None: ...
 
 
@@ -36,7 +38,7 @@ class Latent(Eager):
     def step(self, step: int) -> tuple[list[Tensor], Tensor]:
         prior = self.fit.prior
         made = prior.made(prior.codes)
-        losses = self.candidates(self.fit.residuals(made), self.fit.objective)
+        losses = self.candidates(self.fit.residuals(made), self.fit.objective) + self.fit.penalty(made)
         (prior.codes.grad,) = torch.autograd.grad(losses.sum(), prior.codes)
         self.optimizer.step()
         return self.give(made.detach(), losses.detach())

@@ -10,8 +10,9 @@ from lipfw.errors import InputError, choice, number, whole
 from lipfw.fit.eager import Eager, pictures_and_loss
 from lipfw.fit.estimate import seconds_of_rounds
 from lipfw.fit.evaluation import mse, psnr, ssim
+from lipfw.fit.langevin import WeightNoise
 from lipfw.fit.latent import Latent, TwoPlayers
-from lipfw.fit.objectives import OBJECTIVES, buckets
+from lipfw.fit.objectives import OBJECTIVES, buckets, total_variation
 from lipfw.fit.stepped import MOST, Stepped
 from lipfw.fit.stepping import KERNELS, make_stepper
 from lipfw.fit.stopping import RULES, make_rule
@@ -39,22 +40,24 @@ class Restoration(Stepped):
     leaves little room for noise, so that the last step is what is picked there, unless `pick` says otherwise.
     `objective` is what is made small of the residual A(f) - y: "ls" its square; "fourth" its fourth power, which the
     published inpainting script minimises by a slip; "mom", for codes alone, plays the median-of-means game over buckets
-    of `bucket` measurements (`latent.TwoPlayers`).
+    of `bucket` measurements (`latent.TwoPlayers`). To it `tv` times the mean total variation of the picture is added.
     With `precision` bf16 the network computes in bfloat16; loss, optimiser and averages stay in float32.
     """
 
     does = "restores pictures"
     recorded = ("loss", "psnr", "psnr_raw", "ssim", "variance")
+    rule_by_default = "wmv"     # where weights are fitted
     shorter = "image.size=128, fit.steps=, pruner.rounds=, prior.channels=32"
 
     def __init__(self, problems: Sequence[Problem], prior: Prior, *, steps: int = 3000, lr: float = 0.01,
                  smoothing: float = 0.99, target: str = "degraded", pick: str | None = None, stop: str | None = None,
                  window: int = 100, patience: int = 1000, log_every: int = 10, steps_per_batch: int = 50,
                  kernel: str = "auto", precision: int | str = 32, objective: str = "ls", restarts: int = 1,
-                 bucket: int = 20):
+                 bucket: int = 20, tv: float = 0.0):
         super().__init__(steps, log_every, steps_per_batch)
         self.lr = number("fit.lr", lr, 0, 10, open_low=True)
         self.smoothing = number("fit.smoothing", smoothing, 0, 1, open_high=True)
+        self.tv = number("fit.tv", tv, 0, 1e6)
         self.kernel = choice("fit.kernel", kernel, KERNELS)
         self.precision = choice("trainer.precision", str(precision), PRECISIONS)
         if (self.precision, self.kernel) == ("bf16", "sparse"):
@@ -84,7 +87,7 @@ class Restoration(Stepped):
         self.register_buffer("begun", torch.tensor(0))                      # the step that the round began after
         self.latent = prior.fits == "code"
         self._prepare_search(objective, restarts, bucket)
-        rule = rules[0] if rules else "last" if self.latent else "wmv"
+        rule = rules[0] if rules else "last" if self.latent else self.rule_by_default
         self.rule = make_rule(rule, [p.shape for p in problems], window, patience)
         self.mask: Mask | None = None                       # None: dense
         self.stepper: Eager | None = None                   # made when a step is due
@@ -107,6 +110,9 @@ class Restoration(Stepped):
             if self.kernel == "sparse":
                 raise InputError("fit.kernel=sparse is for weights that are fitted, and this prior's code is sought; "
                                  "use fit.kernel=auto")
+        if game and self.tv:
+            raise InputError(f"fit.tv={self.tv:g} adds to a loss, and fit.objective=mom plays a game; use "
+                             "fit.objective=ls")
         for p in self.problems if game else ():
             buckets(known(p.operator, p.measurement)[0].numel(), bucket)    # refuses too few
         # how good a picture is without the game: what the pruners look at, and the loss of a restoration of weights
@@ -116,11 +122,19 @@ class Restoration(Stepped):
     # --- what Lightning calls
 
     def configure_optimizers(self):
-        return torch.optim.Adam(self.prior.unknowns(), lr=self.lr, fused=True)
+        return self.optimizer_of(self.prior)
+
+    def optimizer_of(self, prior: Prior) -> torch.optim.Adam:
+        """Return a new optimiser of what is unknown of a prior, this fit's own or a copy of it."""
+        return torch.optim.Adam(prior.unknowns(), lr=self.lr, fused=True)
 
     def on_fit_start(self) -> None:
         """Follow the module to its device with what only evaluation sees."""
         self.problems = [p if p.image is None else replace(p, image=p.image.to(self.device)) for p in self.problems]
+
+    def on_fit_end(self) -> None:
+        """Lightning takes the module back to the CPU after this."""
+        self.problems = [p if p.image is None else replace(p, image=p.image.cpu()) for p in self.problems]
 
     def on_train_end(self) -> None:
         """Give back what the steps needed: a CUDA graph holds memory of its own."""
@@ -132,7 +146,19 @@ class Restoration(Stepped):
     def loss(self, output: Tensor, index: int) -> Tensor:
         """Return the objective's mean over the measurements of one picture, divided by the number of pictures."""
         residual = self.operators[index](output) - getattr(self, f"target{index}")
-        return self.objective(residual)[0] / len(self.problems)
+        value = self.objective(residual)[0]
+        if self.tv:
+            value = value + self.tv * total_variation(output)[0]
+        return value / len(self.problems)
+
+    def penalty(self, made: Tensor) -> Tensor | float:
+        """Return what is added to the objective (starts, pictures) of pictures (starts, pictures, C, H, W)."""
+        return self.tv * total_variation(made.flatten(0, 1)).unflatten(0, made.shape[:2]) if self.tv else 0.0
+
+    def weight_noise(self, network: nn.Module, mask: Mask | None) -> WeightNoise | None:
+        """Return what is done to the weights of a network, the prior's or a copy of it, after each step; here nothing.
+        """
+        return None
 
     def residuals(self, made: Tensor) -> list[tuple[list[int], Tensor]]:
         """Return A(x) - y, (starts, pictures, ...), of pictures (starts, pictures, C, H, W), operator by operator.
@@ -200,12 +226,21 @@ class Restoration(Stepped):
         The same calls at every step, and no number from the host or to it, so that a CUDA graph can hold them.
         """
         done = self.now - self.begun                                # steps of this round
-        weight = (done == 1).float().clamp(min=1 - self.smoothing)  # 1 at a round's first step
+        share = self.share()
         for i, output in enumerate(outputs):
-            getattr(self, f"average{i}").lerp_(output, weight)
+            getattr(self, f"average{i}").lerp_(output, share)
         better = self.rule.update(outputs, done)
         self._keep("picked", self.rule.pictures(self.pictures("final")), better)
         self.recent.index_copy_(0, (done % _LOSS_TAIL).view(1), loss.view(1))
+
+    def share(self) -> Tensor:
+        """Return the share in [0, 1] that the output of the step `now` has in the restoration after it."""
+        return (self.now - self.begun == 1).float().clamp(min=1 - self.smoothing)   # 1 at a round's first step
+
+    @property
+    def averages(self) -> bool:
+        """The restoration is another picture than the output."""
+        return self.smoothing > 0
 
     @torch.no_grad()
     def record(self, outputs: Sequence[Tensor], loss: Tensor) -> Tensor:
@@ -216,7 +251,7 @@ class Restoration(Stepped):
         self._keep("peak", restored, better)
         self.peak_psnr.copy_(torch.where(better, value, self.peak_psnr))
         self.peak_step.copy_(torch.where(better, self.now, self.peak_step))
-        raw = self.mean(psnr, outputs) if self.smoothing else value
+        raw = self.mean(psnr, outputs) if self.averages else value
         return torch.stack([loss, value, raw, self.mean(ssim, restored), self.rule.variance.float()])
 
     @property

@@ -3,6 +3,7 @@ import torch
 from torch import Tensor
 
 from lipfw.fit.eager import Eager, Objective, pictures_and_loss
+from lipfw.kernel.graph import Unsupported
 from lipfw.kernel.interface import library
 from lipfw.kernel.network import SparseNetwork
 from lipfw.mask import Mask
@@ -36,6 +37,8 @@ class Sparse(Eager):
         self.adam = torch.optim.Adam([self.unknowns], **options)
         self._take_state()
         self.unsettled = 0
+        self.weight_noise = fit.weight_noise(prior.network, mask)
+        self.order = None if self.weight_noise is None else self._order()
 
     def step(self, step: int) -> tuple[list[Tensor], Tensor]:
         outputs, losses, gradient = [], [], None
@@ -49,6 +52,9 @@ class Sparse(Eager):
             losses.append(loss.detach())
         self.unknowns.grad = gradient
         self.adam.step()
+        if self.weight_noise is not None:
+            drawn = self.weight_noise.draw(torch.Generator().manual_seed(self.weight_noise.seed(step)))
+            self.network.weights.index_add_(0, self.order, drawn)
         self.unsettled += 1
         loss = sum(losses)
         self.fit.follow(outputs, loss)
@@ -71,6 +77,16 @@ class Sparse(Eager):
                     state[moment] = torch.zeros_like(self.parameters[name])
         for moment in ("exp_avg", "exp_avg_sq"):
             self.packed.unpack(own[moment], {n: s[moment] for n, s in states.items()})
+
+    def _order(self) -> Tensor:
+        """Return the place in the packed vector of each weight that noise is drawn for, in the order of the draw."""
+        numbers = {n: torch.zeros_like(p) for n, p in self.parameters.items()}
+        count = self.weight_noise.number(numbers)
+        if count > 1 << 24:     # float32 has no larger whole numbers one by one
+            raise Unsupported(f"{count:,} weights that noise is added to")
+        packed = torch.zeros_like(self.network.weights)
+        self.packed.pack(numbers, packed)
+        return packed.argsort()[len(packed) - count:]
 
     def _take_state(self) -> None:
         """Start from the state of the fit's optimiser, if it has made steps."""

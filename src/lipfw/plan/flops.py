@@ -2,7 +2,6 @@
 import contextlib
 import copy
 from collections.abc import Iterator
-from types import SimpleNamespace
 
 import torch
 from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
@@ -13,6 +12,7 @@ from torch.utils.flop_counter import flop_registry
 from lipfw.fit.adversarial import Adversarial, at_scale
 from lipfw.fit.classification import Classification
 from lipfw.fit.eager import Eager
+from lipfw.fit.estimate import probe
 from lipfw.fit.restoration import Restoration
 from lipfw.fit.stepped import Stepped
 
@@ -71,8 +71,7 @@ def _of_restoration(module: Restoration) -> int:
 
 
 def _counted(module: Restoration) -> int:
-    fit = SimpleNamespace(prior=module.prior, loss=module.loss, residuals=module.residuals, objective=module.objective,
-                          bucket=module.bucket, follow=lambda outputs, loss: None)
+    fit = probe(module, module.prior)
     stepper = module.search(fit, _Still()) if module.latent else Eager(fit, _Still(), None)
     if module.latent:       # the game's first step makes pictures that later ones have from the step before
         stepper.step(0)

@@ -1,12 +1,11 @@
 """What every pruner is: scores for the weights, and how their rounds go."""
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from lipfw.errors import InputError, choice, nearest, whole
+from lipfw.errors import InputError, choice, nearest, step_or_percentage, steps_of, whole
 from lipfw.mask import Degenerate, Mask, keep_top, prunable
 from lipfw.pruner.schedule import Schedule
 
@@ -52,7 +51,7 @@ class Pruner:
                  exempt: Sequence[str | int] = (), stop: str | None = None, patience: int = 2):
         self.schedule = Schedule(rounds, rate, None if sparsities is None else _listed("pruner.sparsities", sparsities),
                                  params)
-        self.rewind_step = None if rewind_step is None else _step_or_percentage("pruner.rewind_step", rewind_step)
+        self.rewind_step = None if rewind_step is None else step_or_percentage("pruner.rewind_step", rewind_step)
         self.retrain = choice("pruner.retrain", retrain, ("all", "remaining"))
         if self.rewind_step is None and retrain == "remaining":
             raise InputError("pruner.retrain=remaining goes on after the step that is rewound to, and "
@@ -81,11 +80,9 @@ class Pruner:
         Raises InputError for a step beyond the fit.
         """
         step = self.rewind_step or 0
-        if isinstance(step, str):
-            return round(float(step[:-1]) / 100 * steps)
-        if step > steps:
+        if isinstance(step, int) and step > steps:
             raise InputError(f"pruner.rewind_step={step} lies beyond fit.steps={steps}; use a step of the fit")
-        return step
+        return steps_of(step, steps)
 
     def keep(self, counts: Sequence[int], round_: int, within: Mask | None) -> int:
         """Return how many weights a round keeps among `within`: as planned or, where that has another number of weights
@@ -147,16 +144,6 @@ def check_scores(scores: Mapping[str, Tensor], count: int, within: Mask | None =
     if count > told and not (flat < 0).any():
         raise Degenerate(f"{count} weights are to be kept and only {told} have a score other than 0",
                          "prune more, or by another pruner")
-
-
-def _step_or_percentage(name: str, value) -> int | str:
-    """Return `value` if it is a whole number of at least 0 or a percentage such as "5%", else raise InputError."""
-    if isinstance(value, str) and re.fullmatch(r"\d*\.?\d+%", value) and float(value[:-1]) <= 100:
-        return value
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise InputError(f"{name} must be a whole number of at least 0, a percentage such as 5%, or null, "
-                         f"got {value!r}")
-    return value
 
 
 def _listed(name: str, value) -> list:
