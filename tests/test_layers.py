@@ -7,8 +7,8 @@ import lipfw
 ROOT = Path(lipfw.__file__).parent
 BASE = {"streams", "problem", "mask", "ticket", "measures", "files", "errors", "listing", "lock", "interrupt", "redact",
         "bounded", "words", "imported"}
-TOP = {"run", "batch", "job", "restoring", "training", "records", "recorder", "summary", "tracking", "failed", "api",
-       "report", "tickets", "terminal"}
+TOP = {"run", "batch", "job", "restoring", "training", "classifying", "records", "recorder", "summary", "tracking",
+       "failed", "api", "report", "tickets", "terminal"}
 PARTS = {"image", "task", "prior", "pruner", "kernel", "fit", "folder", "gan"}
 HOST = {"cores", "malloc"}      # what a program may do to its process and a library may not
 ALLOWED = {     # layer -> the lipfw modules it may import, besides itself
@@ -32,12 +32,13 @@ ALLOWED = {     # layer -> the lipfw modules it may import, besides itself
     "__main__": {"cli"}, "__init__": set(),
 }
 LIBRARIES = {   # library -> the layers that may import it
-    "hydra": {"grid", "plan", "run", "restoring", "training", "tracking", "cli", "mistakes"},
-    "omegaconf": {"grid", "plan", "run", "restoring", "training", "tracking", "cli", "folder", "mistakes", "report"},
+    "hydra": {"grid", "plan", "run", "restoring", "training", "classifying", "tracking", "cli", "mistakes"},
+    "omegaconf": {"grid", "plan", "run", "restoring", "training", "classifying", "tracking", "cli", "folder",
+                 "mistakes", "report"},
     "pytorch_lightning": {"fit", "run", "job", "records", "recorder", "training", "tracking", "api"},
     "torchmetrics": {"fit"}, "wandb": set(), "skimage": {"image", "classical"}, "pywt": {"classical"},
-    "rich": {"fit", "run", "job", "restoring", "training", "batch", "summary", "report", "tickets", "terminal",
-             "plan", "status"},
+    "rich": {"fit", "run", "job", "restoring", "training", "classifying", "batch", "summary", "report", "tickets",
+             "terminal", "plan", "status"},
     "PIL": {"image", "task", "classical"},
 }
 

@@ -48,7 +48,7 @@ def done(tmp_path_factory):
         if module == "lipfw":
             kept = [w for w in words if not w.startswith(("image.size=", "trainer=", "seed=", "pruner.rounds="))]
             seed = ["seed=0..1"] if any(w.startswith("seed=") for w in words) else []
-            tiny = TINY
+            tiny = [w for w in TINY if "task=classify" not in words or not w.startswith("fit.steps=")]
             if "fit=baseline" in words:         # no network, and no steps
                 tiny = ["logger=none", "trainer=smoke"]
             if "prior=custom" in words:     # it has options of its own

@@ -17,7 +17,8 @@ def _parser() -> Parser:
         description="Means and deviations over the seeds of finished runs, round by round.\n\n"
                     "Runs that differ only in their seeds form a group. Groups that differ only in\n"
                     "their pruner are compared first: dense and at sparsities that two reached.\n"
-                    "Generators have their MSE beside PSNR, trainings their distance instead.\n"
+                    "Generators have their MSE beside PSNR, in training their distance instead,\n"
+                    "classifiers their accuracy.\n"
                     "The tables go to the terminal, to report.csv (all digits) and to report.md.\n"
                     "Runs that are not finished are left out and named.",
         epilog="example: python -m lipfw.report runs/default\n\n"

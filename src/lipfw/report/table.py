@@ -14,12 +14,17 @@ from lipfw.report.read import METRICS, Runs
 from lipfw.report.stats import Comparison, Group, Overview, Row, Stat, Twin, best
 
 _COMPARED = {"psnr_picked": "PSNR picked, dB", "mse_picked": "MSE picked, lower is better",
-             "psnr_peak": "PSNR peak, dB", "swd": "distance, lower is better"}
+             "psnr_peak": "PSNR peak, dB", "swd": "distance, lower is better", "accuracy": "accuracy, %"}
 _LOW = ("mse_picked", "swd")        # the best is the lowest
 _HEADS = {"psnr_peak": ("peak", "PSNR peak"), "psnr_picked": ("picked", "PSNR picked"),
           "psnr_final": ("final", "PSNR final"), "ssim_picked": ("SSIM", "SSIM picked"), "mse_picked": ("MSE", "MSE"),
-          "swd": ("distance", "distance"), "loss": ("loss", "loss")}        # in the terminal, and elsewhere
+          "swd": ("distance", "distance"), "accuracy": ("accuracy", "accuracy"),
+          "accuracy_best": ("best", "accuracy best"), "train_accuracy": ("train", "accuracy in training"),
+          "loss": ("loss", "loss")}         # in the terminal, and elsewhere
 _RESTORED = ("psnr_peak", "psnr_picked", "psnr_final", "ssim_picked")       # what overviews show
+# metric that a group of trainings has -> the metrics of its table, and by what its round is chosen
+_TRAINED = {"swd": (["swd"], "by the distance"),
+            "accuracy": (["accuracy", "accuracy_best", "train_accuracy", "loss"], "by the training loss")}
 _SCALED = ("mse_picked", "loss")    # in the terminal
 
 
@@ -34,15 +39,19 @@ def _meaning(groups: Sequence[Group], pm: str) -> str:
     if any("swd" in metrics(g) for g in groups):
         parts += ["distance: the sliced Wasserstein distance of made and real pictures in 1/1000, mean "
                   f"{pm} standard deviation over seeds (n)"]
+    if any("accuracy" in metrics(g) for g in groups):
+        parts += [f"accuracy: percentage of test pictures told right at the last step, mean {pm} standard deviation "
+                  "over seeds (n); best: at the best step, an oracle; train: of the last epoch's training pictures"]
     if any(g.over_pictures for g in groups):
         parts += [f"where a generator's n is 1: {pm} standard deviation over the pictures of that seed"]
     return "; ".join([*parts, "(k): only k runs have a value", "*: the round chosen most often"])
 
 
 def metrics(group: Group) -> list[str]:
-    """Return the metrics of a group's table, in its order: of a training its distance alone."""
-    if group.has("swd"):
-        return ["swd"]
+    """Return the metrics of a group's table, in its order."""
+    for metric, (shown, _) in _TRAINED.items():
+        if group.has(metric):
+            return shown.copy()
     return ["psnr_peak", "psnr_picked", "psnr_final", *["mse_picked"] * (group.generator and group.has("mse_picked")),
             "ssim_picked", "loss"]
 
@@ -93,10 +102,10 @@ def terminal(groups: Sequence[Group], comparisons: Sequence[Comparison], console
 def to_csv(groups: Sequence[Group]) -> str:
     """Return one header and one line a group and round, all digits, empty where there is no value.
 
-    PSNR in dB, MSE in the range [-1, 1], swd in 1/1000, seconds of one round; `chosen` counts the runs that chose the
-    round without the clean picture; `sd_over` says whether _sd columns are over seeds or, of a single run of a
-    generator, over pictures; the degraded_ and lost_ columns (what `Group.lost` is) repeat in each line of a group. The
-    last columns are the options that tell the groups apart.
+    PSNR in dB, MSE in the range [-1, 1], swd in 1/1000, accuracies in percent, seconds of one round; `chosen` counts
+    the runs that chose the round without the clean picture; `sd_over` says whether _sd columns are over seeds or, of a
+    single run of a generator, over pictures; the degraded_ and lost_ columns (what `Group.lost` is) repeat in each line
+    of a group. The last columns are the options that tell the groups apart.
     """
     options = list(dict.fromkeys(k for g in groups for k in g.options))
     names = [*METRICS, "degraded_psnr", "degraded_ssim", "lost_psnr"]
@@ -158,8 +167,8 @@ def to_markdown(groups: Sequence[Group], comparisons: Sequence[Comparison], rema
 
 
 def choice(group: Group) -> str:
-    """Return the line that tells how often which round was chosen: without the clean picture, or by the distance."""
-    how = "by the distance" if group.has("swd") else "without the clean picture"
+    """Return the line that tells how often which round was chosen, and by what."""
+    how = next((how for metric, (_, how) in _TRAINED.items() if group.has(metric)), "without the clean picture")
     chosen = sorted((r for r in group.rows if r.chosen), key=lambda r: -r.chosen)
     n = len(group.runs)
     if n == 1:
