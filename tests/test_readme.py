@@ -58,6 +58,8 @@ def done(tmp_path_factory):
                 tiny = ["logger=none", "trainer=smoke", *(["fit.fade=4", "fit.stable=4"] if "task=gan" in words else
                                                           [] if trains else ["fit.steps=2"])]
                 kept = [w if not w.startswith("prior.channels=") else "prior.channels=[4,4,4,4]" for w in kept]
+            if {"prior=nas", "prior=isnas"} & set(words):       # their depth is given
+                tiny = [w for w in TINY if not w.startswith("prior.depth=")]
             words = [*kept, *seed, *tiny, *(["pruner.rounds=1"] if "pruner=imp" in words else [])]
         jobs.append((module, words))
     code = """

@@ -25,6 +25,7 @@ from lipfw.job import Job
 from lipfw.problem import Problem
 from lipfw.pruner.none import Dense
 from lipfw.recorder import Recorder
+from lipfw.search import check
 from lipfw.summary import closing, panels, rounds_table
 
 
@@ -40,6 +41,9 @@ class Restoring(Job):
         for p in self.problems:      # super-resolution makes pictures larger than the file
             check_pixels(f"the restored {p.name}", p.shape[2], p.shape[1], cfg.image.max_pixels)
         prior = instantiate(cfg.prior)(shapes=[p.shape for p in self.problems])
+        if prior.search is not None:
+            check(prior.search, cfg.pruner, self.problems)
+            self.search = prior.search
         self.pruning = IterativePruning(instantiate(cfg.pruner))
         if prior.fits == "nothing" and not isinstance(self.pruning.pruner, Dense):
             raise InputError("fit=baseline fits no network, of which nothing can be pruned; use pruner=none")
