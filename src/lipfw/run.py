@@ -16,11 +16,13 @@ from rich.console import Console
 
 from lipfw import __version__, failed
 from lipfw.batch import Side, Stopped, side_by_side
+from lipfw.classifying import Classifying
 from lipfw.cores import claim
 from lipfw.errors import InputError, choice, number, whole
 from lipfw.files import read_jsonl, sweep_parts, write_json, write_text
 from lipfw.fit.adversarial import Adversarial
 from lipfw.fit.checkpoint import Checkpoint, before, usable
+from lipfw.fit.classification import Classification
 from lipfw.fit.progress import FitProgress
 from lipfw.fit.restoration import Restoration
 from lipfw.fit.rounds import Ended
@@ -43,6 +45,7 @@ from lipfw.training import Training
 _JOBS = {       # what tasks and fits say that they do -> the kind of run, and the fits that do it
     Restoration.does: (Restoring, "fit=restoration"),
     Adversarial.does: (Training, "fit=adversarial, or fit=finetune"),
+    Classification.does: (Classifying, "fit=classification"),
 }
 
 
@@ -69,6 +72,8 @@ def _run(cfg: DictConfig, command: str | None, side: Side | None = None) -> dict
     """
     shown, folder = told(cfg), run_folder(cfg)      # before the next line: it forgets which values are secrets
     cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
+    if get_class(cfg.fit._target_).cpu_only:
+        cfg.trainer.accelerator = "cpu"
     quiet = choice("trainer.progress", cfg.trainer.progress, ("auto", False)) is False
     console = Console(quiet=quiet) if side is None else side.console
     done = folder / "result.json"

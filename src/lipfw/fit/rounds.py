@@ -10,6 +10,7 @@ from lipfw.errors import InputError
 from lipfw.fit.stopping import rises
 from lipfw.mask import Degenerate, Mask, prunable
 from lipfw.measures import connected
+from lipfw.pruner.none import Dense
 from lipfw.pruner.pruner import Fit, Pruner
 
 
@@ -21,9 +22,10 @@ class IterativePruning(pl.Callback):
     """Prune at the start of a round and rewind what the fit may change; the last round so stays fitted.
 
     Round 0 starts from the prior's weights and, at step `rewind_step`, records what later rounds go back to: network
-    with batch-norm buffers, and optimiser. A round that keeps fewer weights than there are zeroes the removed ones
-    once; the module's steps then hold them at zero. Where the pruner has a stopping rule, no round starts after it has
-    ended them. State (mask, rewind, losses) lies in checkpoints.
+    with batch-norm buffers, and optimiser; a pruner that does not rewind has them take up the optimiser alone. A round
+    that keeps fewer weights than there are zeroes the removed ones once; the module's steps then hold them at zero.
+    Where the pruner has a stopping rule, no round starts after it has ended them. State (mask, rewind, losses) lies in
+    checkpoints.
 
     `target` names the pruned network inside the LightningModule, which must have `steps` (in a round), `snapshot()`,
     `rewind(snapshot, begin)`, `start_from(weights)`, `start_round(round)`, `hold(mask)`, `round_loss()`, a list
@@ -35,7 +37,7 @@ class IterativePruning(pl.Callback):
         self.counts: list[int] = []         # kept weights of each round, by plan; known once prepared
         self.rewind_step = 0
         self.mask: Mask | None = None       # None: dense
-        self.start: dict | None = None      # the state that rounds go back to
+        self.start: dict | None = None      # the state that rounds go back to, or the first
         self.losses: list[float] = []       # of the rounds that are done
         self.remarks: list[str] = []        # what a user is told before the fit
 
@@ -51,7 +53,7 @@ class IterativePruning(pl.Callback):
     @property
     def densities(self) -> list[float]:
         """Kept fraction of the prunable weights, round by round, as planned."""
-        return [c / self.total for c in self.counts]
+        return [c / self.total if self.total else 1.0 for c in self.counts]
 
     def density(self) -> float:
         """Return the kept fraction of the prunable weights in this round."""
@@ -72,6 +74,8 @@ class IterativePruning(pl.Callback):
     def plan(self, module: pl.LightningModule) -> None:
         """Set the network's first weights and count the rounds. Raises InputError for what does not go together."""
         network = self.network(module)
+        if not prunable(network) and not isinstance(self.pruner, Dense):
+            raise InputError("the network has no convolutions, whose weights are what pruners remove; use pruner=none")
         self.pruner.prepare(network)
         self.total = sum(p.numel() for p in prunable(network).values())
         self.counts = self.pruner.counts(network)
@@ -101,7 +105,8 @@ class IterativePruning(pl.Callback):
             self.start = module.snapshot()
         self.mask = self._next(network, module, round_, self.start)
         if round_:      # after the scores, whose forward passes move batch norm's statistics
-            module.rewind(self.start, self.rewind_step if self.pruner.retrain == "remaining" else 0)
+            start = self.start if self.pruner.rewinds else _renewed(module.snapshot(), self.start)
+            module.rewind(start, self.rewind_step if self.pruner.retrain == "remaining" else 0)
         if (own := self.pruner.start(round_)) is not None:
             module.start_from(own)
         if self.mask is not None:
@@ -131,9 +136,14 @@ class IterativePruning(pl.Callback):
         """Return the mask of a round; scores at initialisation are taken of a network that has gone back to `start`."""
         if self.counts[round_] == self.total:
             return None
-        if round_ and not self.pruner.scores_trained:
-            module.rewind(start)
-        return self._prune(network, module, round_)
+        if not round_ or self.pruner.scores_trained:
+            return self._prune(network, module, round_)
+        left = None if self.pruner.rewinds else module.snapshot()
+        module.rewind(start)
+        mask = self._prune(network, module, round_)
+        if left is not None:
+            module.rewind(left)
+        return mask
 
     def input_shape(self, module: pl.LightningModule) -> torch.Size:
         """Return the shape (1, ...) of what goes into the pruned network."""
@@ -211,6 +221,11 @@ class Following(IterativePruning):
         return _Seen(module.losses, self.input_shape(module))
 
 
+def _renewed(left: dict, first: dict) -> dict:
+    """Return a snapshot with the optimisers of another."""
+    return left | {name: state for name, state in first.items() if name.startswith("optimizer")}
+
+
 @dataclass(frozen=True)
 class _Seen:
     """A fit as the pruner of a network that takes pictures sees it."""
@@ -229,7 +244,7 @@ def check_connected(network: nn.Module, mask: Mask, shape: torch.Size) -> None:
     """
     try:
         there = connected(network, mask, shape[1:])
-    except ValueError:      # a network whose paths can't be told
+    except (ValueError, RuntimeError):      # a network whose paths can't be told, e.g. one that knows float32 alone
         return
     if not there:
         empty = mask.empty()

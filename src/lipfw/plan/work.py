@@ -8,11 +8,12 @@ from omegaconf import DictConfig
 
 from lipfw.cores import claim
 from lipfw.errors import InputError
-from lipfw.fit.adversarial import Adversarial
 from lipfw.fit.memory import check_memory
+from lipfw.fit.restoration import Restoration
 from lipfw.fit.stepping import check_kernel
 from lipfw.fit.trainer import device_name
 from lipfw.folder import label_parts
+from lipfw.image.classes import Labelled
 from lipfw.image.dataset import Dataset
 from lipfw.job import Job
 from lipfw.malloc import keep_freed_memory
@@ -108,13 +109,13 @@ class Planner:
         pruning.plan(module)
         network, densities, steps = pruning.network(module), pruning.densities, pruning.steps(module)
         remarks = [] if cfg.fit.get("stop") is None else ["fit.stop ends rounds early"]
+        remarks += ["fit=baseline computes on the CPU, also where there is a GPU"] if module.cpu_only else []
         remarks += [] if pruning.pruner.stop is None else ["pruner.stop ends runs early"]
         searched = 0 if job.search is None else job.search.fitted
         remarks += [] if job.search is None else [
             f"prior=isnas: {searched:,} steps of finalists come before the rounds; each step is counted as one of the "
             "first candidate, though candidates differ; ranking them is not counted"]
-        trains = isinstance(kind.pictures, Dataset)
-        disk = disk_of(job, cfg, None if trains else kind.pictures)
+        disk = disk_of(job, cfg, kind.pictures if isinstance(kind.pictures, list) else None)
         seconds = None
         if self.measure:
             measured = self._measured(kind, job, densities)
@@ -152,11 +153,11 @@ class Planner:
 
     def _measure(self, cfg: DictConfig, job: Job, ends: list[float]) -> list[float]:
         module = job.module
-        if isinstance(module, Adversarial) and module.pixels.is_meta:
+        if any(b.is_meta for b in module.buffers()):
             raise InputError("its pictures are not here")
-        device = device_name(cfg.trainer.accelerator)
+        device = device_name("cpu" if module.cpu_only else cfg.trainer.accelerator)
         check_kernel(cfg.fit.get("kernel", "auto"), device)
-        if not isinstance(module, Adversarial):
+        if isinstance(module, Restoration):
             check_memory(module.prior, device)
         with _threads(cfg, device) as threads:
             if device == "cpu":
@@ -186,6 +187,8 @@ def _threads(cfg: DictConfig, device: str) -> Iterator[int]:
 
 def _shapes(pictures, module) -> str:
     """Return the pictures of a run in a few letters: 512x512, 5 of 224x224, 12,000 of 256x256, 5 pictures."""
+    if isinstance(pictures, Labelled):
+        return f"{len(pictures.train):,} of {pictures.size}x{pictures.size}"
     if isinstance(pictures, Dataset):
         side = pictures.pixels.shape[3]
         return f"{len(module.pixels):,} of {side}x{side}"

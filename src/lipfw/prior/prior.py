@@ -24,17 +24,19 @@ class Prior(nn.Module):
     `shapes` are (C, H, W) of the pictures, `codes` their (1, c, h, w) inputs: one each, or one for all pictures, which
     then share the network's output too. `jitter` is the standard deviation of the Gaussian noise added to the code at
     each step. With `redraw` each round has codes of its own, as in the published code; else all have the same.
+    Without `sigmoid` the network's output is the picture as it is, not held in (0, 1).
     `architecture` tells which network it is, for tickets. With `bf16` set the network computes in bfloat16, its weights
     and its output staying float32.
     """
 
     bf16 = False
-    fits = "weights"                    # what a fit seeks: the network's weights, or the code
+    fits = "weights"                    # what a fit seeks: the network's weights, or the code; or nothing
     at_once = 1                         # pictures of which a step holds the graphs at one time
     search = None                       # how another network is to be found before anything is fitted (`isnas`)
 
     def __init__(self, network: nn.Module, codes: Sequence[Tensor], shapes: Sequence[tuple[int, int, int]], *,
-                 jitter: float = 0.0, seed: int = 0, redraw: bool = False, architecture: Mapping | None = None):
+                 jitter: float = 0.0, seed: int = 0, redraw: bool = False, architecture: Mapping | None = None,
+                 sigmoid: bool = True):
         super().__init__()
         self.network = network
         self.critic: nn.Module | None = None        # what a generator was, or is to be, trained against
@@ -42,6 +44,7 @@ class Prior(nn.Module):
         self.jitter = number("prior.jitter", jitter, 0, 10)
         self.seed = whole("prior.seed", seed, least=0)
         self.redraw = flag("prior.redraw", redraw)
+        self.sigmoid = flag("prior.sigmoid", sigmoid)
         self.architecture = dict(architecture or {})
         if len(codes) not in (1, len(shapes)):
             raise ValueError(f"{len(codes)} codes for {len(shapes)} pictures")
@@ -79,8 +82,8 @@ class Prior(nn.Module):
                 z.copy_(uniform_code(*z.shape[1:], self.seed, i, round_))
 
     def squash(self, output: Tensor, index: int = 0) -> Tensor:
-        """Return the picture of a network's output: through the sigmoid, and cut."""
-        picture = torch.sigmoid(output)
+        """Return the picture of a network's output: through the sigmoid, if there is one, and cut."""
+        picture = torch.sigmoid(output) if self.sigmoid else output
         _, h, w = self.shapes[index]
         top, left = (picture.shape[2] - h) // 2, (picture.shape[3] - w) // 2
         return picture[:, :, top:top + h, left:left + w]
@@ -110,10 +113,13 @@ def rebuild(architecture: Mapping) -> nn.Module:
     """Return the network that `Prior.architecture` tells of, on torch's meta device: its structure, no weights.
 
     `architecture["network"]` names a module of this package, whose `NETWORK` is called with the other entries; the
-    network's `code_channels` says what code it takes. Raises InputError for another name or for arguments that the
-    network refuses.
+    network's `code_channels` says what code it takes. Raises InputError for another name, for arguments that the
+    network refuses, and for code of a user's own: what a file names is not executed.
     """
-    names = sorted(m.name for m in pkgutil.iter_modules(lipfw.prior.__path__) if m.name != "prior")
+    if architecture.get("network") == "custom":
+        raise InputError(f"its network is its user's own, {architecture.get('path')!r}, and no code is executed that a "
+                         "ticket names")
+    names = sorted(m.name for m in pkgutil.iter_modules(lipfw.prior.__path__) if m.name not in ("prior", "none"))
     arguments = dict(architecture)
     for name, value in arguments.items():       # it is what a file says: a depth of a million would be built
         for number_ in value if isinstance(value, list) else [value]:
