@@ -12,7 +12,8 @@ from lipfw.run import run
 GROUPS = ("task", "image", "prior", "pruner", "fit", "trainer", "logger")
 OPTIONS = [(g, p.stem) for g in GROUPS for p in sorted((CONF / g).glob("[!_]*.yaml"))]
 NEEDED = {"image=file": "image.path=x.png", "image=folder": "image.path=x", "image=dataset": "image.path=x",
-          "pruner=ticket": "pruner.path=x", "pruner=random_like": "pruner.path=x",
+          "image=labelled": "image.path=x", "pruner=ticket": "pruner.path=x",
+          "pruner=random_like": "pruner.path=x",
           "task=custom": "task.operator=torch.fft.fft2", "prior=custom": "prior.network=torch.nn.Conv2d"}
 QUIET = ["trainer.progress=false", "logger=none"]
 SHRINK = ["trainer=smoke", *QUIET, "image.size=16", "prior.channels=4", "prior.depth=2", "fit.steps=4",

@@ -6,17 +6,18 @@ import lipfw
 
 ROOT = Path(lipfw.__file__).parent
 BASE = {"streams", "problem", "mask", "ticket", "measures", "files", "errors", "listing", "lock", "interrupt", "redact",
-        "bounded", "words", "imported"}
-TOP = {"run", "batch", "job", "restoring", "training", "records", "recorder", "summary", "tracking", "failed", "api",
-       "report", "tickets", "terminal"}
+        "bounded", "words", "imported", "spectrum"}
+TOP = {"run", "batch", "job", "restoring", "training", "classifying", "records", "recorder", "summary", "tracking",
+       "failed", "api", "search", "report", "tickets", "terminal"}
 PARTS = {"image", "task", "prior", "pruner", "kernel", "fit", "folder", "gan"}
 HOST = {"cores", "malloc"}      # what a program may do to its process and a library may not
 ALLOWED = {     # layer -> the lipfw modules it may import, besides itself
     **{name: BASE for name in BASE},
     "image": BASE, "gan": BASE, "prior": BASE | {"gan"}, "pruner": BASE,
     "task": BASE | {"image"},                                       # a task is a function of a picture
+    "classical": {"errors"},                                        # arrays to arrays
     "kernel": BASE, "cores": set(), "malloc": set(),
-    "fit": BASE | {"prior", "pruner", "kernel", "gan"},
+    "fit": BASE | {"prior", "pruner", "kernel", "gan", "classical"},
     "folder": {"errors", "listing", "redact"}, "argv": {"errors"},
     **{name: BASE | TOP | PARTS for name in TOP},
     "failed": BASE | {"mistakes"}, "run": BASE | TOP | PARTS | HOST,
@@ -31,13 +32,14 @@ ALLOWED = {     # layer -> the lipfw modules it may import, besides itself
     "__main__": {"cli"}, "__init__": set(),
 }
 LIBRARIES = {   # library -> the layers that may import it
-    "hydra": {"grid", "plan", "run", "restoring", "training", "tracking", "cli", "mistakes"},
-    "omegaconf": {"grid", "plan", "run", "restoring", "training", "tracking", "cli", "folder", "mistakes", "report"},
+    "hydra": {"grid", "plan", "run", "restoring", "training", "classifying", "tracking", "cli", "mistakes"},
+    "omegaconf": {"grid", "plan", "run", "restoring", "training", "classifying", "tracking", "cli", "folder",
+                 "mistakes", "report"},
     "pytorch_lightning": {"fit", "run", "job", "records", "recorder", "training", "tracking", "api"},
-    "torchmetrics": {"fit"}, "wandb": set(), "skimage": {"image"},
-    "rich": {"fit", "run", "job", "restoring", "training", "batch", "summary", "report", "tickets", "terminal",
-             "plan", "status"},
-    "PIL": {"image", "task"},
+    "torchmetrics": {"fit"}, "wandb": set(), "skimage": {"image", "classical"}, "pywt": {"classical"},
+    "rich": {"fit", "run", "job", "restoring", "training", "classifying", "batch", "summary", "report", "tickets",
+             "terminal", "plan", "status"},
+    "PIL": {"image", "task", "classical"},
 }
 
 

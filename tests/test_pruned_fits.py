@@ -76,6 +76,31 @@ def test_one_shot_masks_are_those_of_the_untouched_network(make, train, masks_of
         assert all(torch.equal(mask[n], m) for n, m in want.items())
 
 
+@pytest.mark.parametrize("name", ["random", "snip"])
+def test_without_rewinding_the_scores_are_those_of_the_first_weights_too(make, train, masks_of_rounds, name):
+    """And each round starts from what the last one left, where its mask keeps it, with a new optimiser."""
+    starts, ends, moments = Starts(0), [], []
+
+    class Ends(pl.Callback):
+        def on_train_batch_start(self, trainer, module, batch, batch_idx):
+            moments.append(len(module.optimizers(False).state)) if batch_idx == 0 else None
+
+        def on_train_epoch_end(self, trainer, module):
+            ends.append(copy.deepcopy(module.prior.network.state_dict()))
+
+    pruning = train(make(steps=5), PRUNERS[name](sparsities=[0.4, 0.8], rewind_step=None), starts, masks_of_rounds,
+                    Ends())
+    module = make(steps=5).train()
+    first = copy.deepcopy(module.prior.network.state_dict())
+    assert all(torch.equal(pruning.start["network"][n], v) for n, v in first.items()) and moments == [0, 0, 0]
+    for round_, mask in enumerate(masks_of_rounds.kept[1:], 1):
+        want = PRUNERS[name]().prune(module.prior.network, module, mask.count, None, round_)
+        module.prior.network.load_state_dict(first)
+        assert all(torch.equal(mask[n], m) for n, m in want.items())
+        for n, v in starts.rounds[round_].items():
+            assert torch.equal(v, ends[round_ - 1][n] * mask[n] if n in mask else ends[round_ - 1][n]), n
+
+
 def test_pruners_differ(make, train):
     masks = []
     for name, pruner in PRUNERS.items():

@@ -146,10 +146,14 @@ def test_the_rewind_step_is_a_number_or_a_percentage(given, steps, step):
     assert IMP(rewind_step=given).rewind(steps) == step
 
 
-@pytest.mark.parametrize("value", [-1, 1.5, 0.05, "5 %%", "-5%", "101%", "%", "five%", "nan%", "5", "", True, None,
-                                   [5]])
+@pytest.mark.parametrize("value", [-1, 1.5, 0.05, "5 %%", "-5%", "101%", "%", "five%", "nan%", "5", "", True, [5]])
 def test_bad_rewind_steps(value):
     refused(lambda: IMP(rewind_step=value), "pruner.rewind_step", "percentage such as 5%", f"got {value!r}")
+
+
+def test_without_a_rewind_step_nothing_is_rewound():
+    assert not IMP(rewind_step=None).rewinds and IMP(rewind_step=None).rewind(7) == 0 and IMP(rewind_step=0).rewinds
+    refused(lambda: IMP(rewind_step=None, retrain="remaining"), "pruner.rewind_step=null", "pruner.retrain=all")
 
 
 @pytest.mark.parametrize("step", [3001, 10 ** 12])

@@ -48,7 +48,9 @@ def done(tmp_path_factory):
         if module == "lipfw":
             kept = [w for w in words if not w.startswith(("image.size=", "trainer=", "seed=", "pruner.rounds="))]
             seed = ["seed=0..1"] if any(w.startswith("seed=") for w in words) else []
-            tiny = TINY
+            tiny = [w for w in TINY if "task=classify" not in words or not w.startswith("fit.steps=")]
+            if "fit=baseline" in words:         # no network, and no steps
+                tiny = ["logger=none", "trainer=smoke"]
             if "prior=custom" in words:     # it has options of its own
                 tiny = [t for t in TINY if not t.startswith("prior.")]
             if {"task=cs", "task=gan", "task=finetune", "prior=pggan"} & set(words):     # a generator has its own size
@@ -56,6 +58,8 @@ def done(tmp_path_factory):
                 tiny = ["logger=none", "trainer=smoke", *(["fit.fade=4", "fit.stable=4"] if "task=gan" in words else
                                                           [] if trains else ["fit.steps=2"])]
                 kept = [w if not w.startswith("prior.channels=") else "prior.channels=[4,4,4,4]" for w in kept]
+            if {"prior=nas", "prior=isnas"} & set(words):       # their depth is given
+                tiny = [w for w in TINY if not w.startswith("prior.depth=")]
             words = [*kept, *seed, *tiny, *(["pruner.rounds=1"] if "pruner=imp" in words else [])]
         jobs.append((module, words))
     code = """

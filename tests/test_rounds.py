@@ -46,7 +46,8 @@ def reference(make, rewind_step=0, steps=12, rate=0.2, remaining=False, rounds=R
             masks = [c.weight_mask.clone() for c in convolutions]
             for c in convolutions:
                 prune.remove(c, "weight")
-            network.load_state_dict(start)
+            if rewind_step is not None:
+                network.load_state_dict(start)
             for c, m in zip(convolutions, masks, strict=True):
                 prune.custom_from_mask(c, "weight", m)
         elif rewind_step == 0:
@@ -86,9 +87,10 @@ def _effective(network):
     return state
 
 
-@pytest.mark.parametrize("rewind_step, retrain", [(0, "all"), (5, "all"), (5, "remaining")])
+@pytest.mark.parametrize("rewind_step, retrain", [(0, "all"), (5, "all"), (5, "remaining"), (None, "all")])
 def test_five_rounds_are_the_plain_loop_with_torch_prune(make, train, rewind_step, retrain):
-    """Bit for bit, also where rounds start from a later step of the dense one, by all steps or the remaining ones."""
+    """Bit for bit, also where rounds start from a later step of the dense one, by all steps or the remaining ones, and
+    where nothing is rewound: each goes on from what the last one left."""
     expected = reference(make, rewind_step, remaining=retrain == "remaining", rounds=5)
     rounds = Rounds()
     train(make(), IMP(rounds=5, rate=0.2, rewind_step=rewind_step, retrain=retrain), rounds)
@@ -187,7 +189,8 @@ class Die(pl.Callback):
 @pytest.mark.parametrize("seconds", [0.0, 1e9], ids=["each batch", "round ends"])
 @pytest.mark.parametrize("pruner, fit", [
     ({}, {}), ({"rewind_step": 7}, {}), ({"rewind_step": 7, "retrain": "remaining"}, {}),
-    ({}, {"stop": "wmv", "patience": 1, "log_every": 2})], ids=["start", "rewound", "remaining", "stopped"])
+    ({"rewind_step": None}, {}), ({}, {"stop": "wmv", "patience": 1, "log_every": 2})],
+    ids=["start", "rewound", "remaining", "not rewound", "stopped"])
 def test_resume_is_exact(make, train, tmp_path, round_, batch, seconds, pruner, fit):
     """Killed before a checkpoint is written, resumed from the last: the same bits as without the interruption."""
     pruner = dict(rounds=ROUNDS, rate=0.2, **pruner)

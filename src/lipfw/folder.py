@@ -11,7 +11,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from lipfw.errors import InputError, whole
-from lipfw.listing import pictures_below, pictures_in, tickets_in
+from lipfw.listing import cifar_files, pictures_below, pictures_in, tickets_in
 from lipfw.redact import tree
 
 # Options that change where or how fast a run happens, or how it is shown, and not its result. Of the trainer's,
@@ -87,7 +87,8 @@ def _named(options: Mapping) -> list[tuple[str, str, str, str | None]]:
                 path = path.rpartition(":")[0] if ".py:" in path else path
                 if not Path(os.path.expanduser(path)).is_file():
                     continue        # a name
-            found.append((group, key.removesuffix("?"), path, (node["part"] or "") if "part" in node else None))
+            of_data = "part" in node or "held_out" in node
+            found.append((group, key.removesuffix("?"), path, (node.get("part") or "") if of_data else None))
     return found
 
 
@@ -100,10 +101,16 @@ def group_digest(cfg: DictConfig) -> str:
 
 
 def label_parts(cfg: DictConfig) -> list[str]:
-    """Return the readable parts of a run's name: task, image, prior, pruner, sSEED."""
+    """Return the readable parts of a run's name: task, image, prior, pruner, sSEED.
+
+    A classical method stands in the place of the prior, which it has none of.
+    """
     image = cfg.image
     picture = Path(str(image.path)).stem if "path" in image else image.get("name") or image.get("set") or _module(image)
-    parts = [_module(cfg.task), str(picture), _module(cfg.prior), _module(cfg.pruner), f"s{cfg.seed}"]
+    prior = _module(cfg.prior)
+    if prior == "none":
+        prior = str(cfg.get("fit", {}).get("method", prior))
+    parts = [_module(cfg.task), str(picture), prior, _module(cfg.pruner), f"s{cfg.seed}"]
     return [short(re.sub(r"[^A-Za-z0-9._]+", "_", p) or "_") for p in parts]
 
 
@@ -144,7 +151,7 @@ def path_digest(group: str, path: str, part: str | None = None) -> str:
         if p.is_file():
             files = {"": p}
         elif part is not None:      # with subfolders
-            files = {name: p / name for name in pictures_below(p, part or None)}
+            files = {f.name: f for f in cifar_files(p)} or {n: p / n for n in pictures_below(p, part or None)}
         else:
             files = {f.name: f for f in (tickets_in(p) if group == "pruner" else pictures_in(p))}
         if not all(f.is_file() for f in files.values()):

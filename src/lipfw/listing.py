@@ -1,5 +1,6 @@
 """Which files a folder of pictures, or of tickets, stands for. No torch here: run folders are named by them."""
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
@@ -7,6 +8,7 @@ from lipfw.errors import InputError
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 MAX_PICTURES = 1_000_000     # of one data set; CelebA has 202,599
+CIFAR = re.compile(r"(data_batch_\d|test_batch)\.bin")      # the binary files of CIFAR-10
 
 
 def pictures_in(path) -> list[Path]:
@@ -66,6 +68,16 @@ def picked(names: Iterable[str], path, part: str | None = None) -> list[str]:
         raise InputError(f"{path} holds {len(found):,} pictures, more than the limit of {MAX_PICTURES:,}; name a "
                          "folder in it by image.part, or remove some")
     return found
+
+
+def cifar_files(path) -> list[Path]:
+    """Return CIFAR-10's binary files in a folder, or in the folder cifar-10-batches-bin of it, by name; [] without any.
+    """
+    path = Path(os.path.expanduser(str(path)))
+    for folder in (path, path / "cifar-10-batches-bin"):
+        if found := sorted(f for f in folder.glob("*_batch*.bin") if CIFAR.fullmatch(f.name) and f.is_file()):
+            return found
+    return []
 
 
 def _unlisted(error: OSError) -> None:

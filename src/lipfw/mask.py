@@ -95,9 +95,10 @@ class Mask(Mapping[str, Tensor]):
     def gradients(self, network: nn.Module) -> Callable[[], None]:
         """Return a function that zeroes the gradients of removed weights, to be called after each backward pass.
 
-        A removed weight whose gradient is always zero stays exactly zero under Adam and SGD without weight decay: the
-        same numbers as the product weight * mask in the forward pass, with clean state-dict keys. Weights without a
-        gradient are left alone.
+        A removed weight whose gradient is always zero stays exactly zero under Adam and SGD, whose weight decay adds a
+        part of the weight, zero too: the same numbers as the product weight * mask in the forward pass, with clean
+        state-dict keys. Weights without a gradient are left alone. What an optimiser remembers from before the weight
+        was removed is to be forgotten (`fit.stepping.forget`).
         """
         pairs = [(w, self[n].to(w.device, w.dtype)) for n, w in prunable(network).items()]
 

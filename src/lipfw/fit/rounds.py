@@ -22,9 +22,10 @@ class IterativePruning(pl.Callback):
     """Prune at the start of a round and rewind what the fit may change; the last round so stays fitted.
 
     Round 0 starts from the prior's weights and, at step `rewind_step`, records what later rounds go back to: network
-    with batch-norm buffers, and optimiser. A round that keeps fewer weights than there are zeroes the removed ones
-    once; the module's steps then hold them at zero. Where the pruner has a stopping rule, no round starts after it has
-    ended them. State (mask, rewind, losses) lies in checkpoints.
+    with batch-norm buffers, and optimiser; a pruner that does not rewind has them take up the optimiser alone. A round
+    that keeps fewer weights than there are zeroes the removed ones once; the module's steps then hold them at zero.
+    Where the pruner has a stopping rule, no round starts after it has ended them. State (mask, rewind, losses) lies in
+    checkpoints.
 
     `target` names the pruned network inside the LightningModule, which must have `steps` (in a round), `snapshot()`,
     `rewind(snapshot, begin)`, `start_from(weights)`, `start_round(round)`, `hold(mask)`, `round_loss()`, a list
@@ -36,7 +37,7 @@ class IterativePruning(pl.Callback):
         self.counts: list[int] = []         # kept weights of each round, by plan; known once prepared
         self.rewind_step = 0
         self.mask: Mask | None = None       # None: dense
-        self.start: dict | None = None      # the state that rounds go back to
+        self.start: dict | None = None      # the state that rounds go back to, or the first
         self.losses: list[float] = []       # of the rounds that are done
         self.remarks: list[str] = []        # what a user is told before the fit
 
@@ -104,7 +105,8 @@ class IterativePruning(pl.Callback):
             self.start = module.snapshot()
         self.mask = self._next(network, module, round_, self.start)
         if round_:      # after the scores, whose forward passes move batch norm's statistics
-            module.rewind(self.start, self.rewind_step if self.pruner.retrain == "remaining" else 0)
+            start = self.start if self.pruner.rewinds else _renewed(module.snapshot(), self.start)
+            module.rewind(start, self.rewind_step if self.pruner.retrain == "remaining" else 0)
         if (own := self.pruner.start(round_)) is not None:
             module.start_from(own)
         if self.mask is not None:
@@ -134,9 +136,14 @@ class IterativePruning(pl.Callback):
         """Return the mask of a round; scores at initialisation are taken of a network that has gone back to `start`."""
         if self.counts[round_] == self.total:
             return None
-        if round_ and not self.pruner.scores_trained:
-            module.rewind(start)
-        return self._prune(network, module, round_)
+        if not round_ or self.pruner.scores_trained:
+            return self._prune(network, module, round_)
+        left = None if self.pruner.rewinds else module.snapshot()
+        module.rewind(start)
+        mask = self._prune(network, module, round_)
+        if left is not None:
+            module.rewind(left)
+        return mask
 
     def input_shape(self, module: pl.LightningModule) -> torch.Size:
         """Return the shape (1, ...) of what goes into the pruned network."""
@@ -212,6 +219,11 @@ class Following(IterativePruning):
 
     def seen(self, module: pl.LightningModule) -> Fit:
         return _Seen(module.losses, self.input_shape(module))
+
+
+def _renewed(left: dict, first: dict) -> dict:
+    """Return a snapshot with the optimisers of another."""
+    return left | {name: state for name, state in first.items() if name.startswith("optimizer")}
 
 
 @dataclass(frozen=True)

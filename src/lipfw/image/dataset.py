@@ -72,7 +72,7 @@ def load(path, part: str | None = None, *, size: int = 32, box: Sequence[int] | 
                 raise InputError(f"{path} holds pictures of mixed sizes: {first[0]} has {first[1]}x{first[2]} pixels, "
                                  f"{name} {width}x{height}; name the square that is used of each by image.box, or "
                                  "resize them to one size")
-            pixels[i] = fitted(array, box or _centre_square(width, height), size, channels)
+            pixels[i] = fitted(array, box or centre_square(width, height), size, channels)
     return Dataset(Path(os.path.abspath(os.path.expanduser(str(path)))).stem, torch.from_numpy(pixels))
 
 
@@ -99,7 +99,8 @@ def fitted(array: np.ndarray, box: tuple[int, int, int, int], size: int, channel
     return np.broadcast_to(part.transpose(2, 0, 1), (channels, size, size))
 
 
-def _centre_square(width: int, height: int) -> tuple[int, int, int, int]:
+def centre_square(width: int, height: int) -> tuple[int, int, int, int]:
+    """Return the box of the largest square in the middle of a picture."""
     side = min(width, height)
     return (width - side) // 2, (height - side) // 2, side, side
 

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from lipfw.errors import InputError, choice
 from lipfw.gan.download import FILES
 from lipfw.gan.network import PUBLISHED
+from lipfw.image.classes import Labelled
 from lipfw.image.dataset import Dataset
 from lipfw.image.named import tables
 from lipfw.image.picture import Picture, finish
@@ -20,7 +21,7 @@ _NAMED, _PGGAN = "lipfw.image.named.load", "lipfw.prior.pggan.build"
 _SIDES = {"celebahq256": 256, "celebahq512": 512}
 
 
-def load(image: DictConfig) -> list[Picture] | Dataset:
+def load(image: DictConfig) -> list[Picture] | Dataset | Labelled:
     """Return what a config's image node names, or pictures of the same sizes where it names a set: no download."""
     if image._target_ != _NAMED:
         return instantiate(image)
@@ -40,6 +41,13 @@ def pictures(count: int, width: int, height: int, channels: int = 3) -> list[Pic
 def dataset(count: int, side: int) -> Dataset:
     """Return a data set of so many square colour pictures that has a shape and no values."""
     return Dataset("pictures", torch.empty(count, 3, side, side, dtype=torch.uint8, device="meta"))
+
+
+def labelled(train: int, test: int, side: int, classes: int) -> Labelled:
+    """Return a data set of so many square colour pictures to train and to test on, with labels and without values."""
+    parts = [(torch.empty(n, 3, side, side, dtype=torch.uint8, device="meta"), torch.arange(n) % classes)
+             for n in (train, test)]
+    return Labelled("pictures", *parts[0], *parts[1], tuple(map(str, range(classes))))
 
 
 def generator(shapes: Sequence[tuple[int, int, int]], *, weights: str, seed: int = 0, **ignored) -> PGGAN:

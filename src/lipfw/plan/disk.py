@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from lipfw.fit.adversarial import Adversarial
+from lipfw.fit.classification import Classification
 from lipfw.fit.rounds import IterativePruning
 from lipfw.fit.stepped import Stepped
 from lipfw.image.picture import Picture
@@ -17,6 +18,7 @@ from lipfw.mask import prunable
 _STEP, _ROUND, _PER_PICTURE, _TEXT = 180, 550, 350, 3_000       # of a line, of each picture in it; config and versions
 _TICKET, _TENSOR = 1_200, 150           # a ticket's header, with what it tells of its origin; an entry of a tensor
 _LOGGED_STEP, _LOGGER = 820, 25_000     # wandb: of a recorded step, and what it writes once
+_CANDIDATE = 150        # of a line in candidates.jsonl
 _CAPTIONS, _PANELS, _PANEL = 20_000, 4, 256     # compare.png: its white and its letters, its panels, their height
 
 
@@ -31,8 +33,8 @@ class Disk:
 def disk_of(job: Job, cfg: DictConfig, pictures: Sequence[Picture] | None) -> Disk:
     """Return what a run takes. PNGs are counted with their raw size: natural pictures take about half of it.
 
-    `pictures` are those that are restored, None for a training. Two checkpoints are kept, and
-    for a moment there is a third that is being written.
+    `pictures` are those that are restored, None for a training. Two checkpoints are kept, and for a moment there is a
+    third that is being written.
     """
     module, pruning = job.module, job.pruning
     network = pruning.network(module)
@@ -43,13 +45,19 @@ def disk_of(job: Job, cfg: DictConfig, pictures: Sequence[Picture] | None) -> Di
     tickets = 0
     if min(pruning.densities) < 1:
         bits = sum(-(-w.numel() // 8) for w in weights.values()) + _TENSOR * len(weights) + _TICKET
-        trained = state if getattr(job, "task", None) is not None and job.task.save_trained else 0
+        trained = state if getattr(getattr(job, "task", None), "save_trained", False) else 0
         tickets = state + _TENSOR * len(network.state_dict()) + rounds * (bits + trained)
-    of_rounds, once, shown = _sheets(module, job) if pictures is None else _restored(job, pictures)
+    if isinstance(module, Classification):
+        of_rounds = once = shown = 0
+    else:
+        of_rounds, once, shown = _sheets(module, job) if pictures is None else _restored(job, pictures)
     several = len(pictures) if pictures is not None and len(pictures) > 1 else 0
     lines = records * _STEP + 2 * rounds * (_ROUND + several * _PER_PICTURE) + _TEXT
     done = tickets + rounds * of_rounds + once + lines
-    if pictures is None and not tickets:
+    if job.search is not None:      # finalists leave what a dense run does
+        finalist = of_rounds + once + (job.search.finalist_steps // module.log_every + 1) * _STEP + 2 * _ROUND + _TEXT
+        done += job.search.candidates * _CANDIDATE + job.search.finalists * finalist * (job.search.finalists > 1)
+    if isinstance(module, Adversarial) and not tickets:
         done += (state + _size(module.critic.state_dict().values())) // (2 if job.task.half else 1)
     if cfg.logger.get("_target_") is not None:      # the logger keeps copies of tickets and pictures
         done += tickets + rounds * shown + once + records * _LOGGED_STEP + _LOGGER
@@ -57,14 +65,18 @@ def disk_of(job: Job, cfg: DictConfig, pictures: Sequence[Picture] | None) -> Di
 
 
 def _checkpoint(module: Stepped, pruning: IterativePruning) -> int:
-    """Return the bytes of a checkpoint: the module's state, Adam's two moments, what rounds go back to, the mask."""
-    if isinstance(module, Adversarial):
+    """Return the bytes of a checkpoint: the module's state, the optimiser's, what rounds go back to, the mask."""
+    each = 2        # moments of Adam
+    if isinstance(module, Classification):
+        learnt, each = list(module.network.parameters()), 1
+        start = _size(module.network.state_dict().values())
+    elif isinstance(module, Adversarial):
         learnt = [*module.prior.network.parameters(), *module.critic.parameters()]
         start = _size([t for n in module.networks().values() for t in n.state_dict().values()])
     else:
         learnt = module.prior.unknowns()
         start = _size(module.prior.network.state_dict().values()) + _size(module.prior.start().values())
-    moments = 2 * _size(learnt)
+    moments = each * _size(learnt)
     start += moments if pruning.rewind_step else 0
     mask = pruning.total if min(pruning.densities) < 1 else 0
     # asked of torch and not of the module, which would first bring a fit up to date that has not begun

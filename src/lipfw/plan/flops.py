@@ -5,10 +5,13 @@ from collections.abc import Iterator
 
 import torch
 from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
+from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from lipfw.fit.adversarial import Adversarial, at_scale
+from lipfw.fit.baseline import Baseline
+from lipfw.fit.classification import Classification
 from lipfw.fit.eager import Eager
 from lipfw.fit.estimate import probe
 from lipfw.fit.restoration import Restoration
@@ -44,11 +47,16 @@ class _Still:
 def step_flops(module: Stepped) -> dict[int, int] | None:
     """Return the FLOPs of a step, forward and backward, of the dense network, by the scale that it is done on.
 
-    A restoration's steps are all on scale 0, and the pictures of several are summed up; a growing generator's are on
-    one scale after the other (`steps_on_scales`). None for a module of which it is not known what a step is.
+    A restoration's and a classifier's steps are all on scale 0, and the pictures of several are summed up; a growing
+    generator's are on one scale after the other (`steps_on_scales`). None for a module of which it is not known what a
+    step is.
     """
     if isinstance(module, Adversarial):
         return {scale: _of_training(module, scale) for scale in module.steps_on()}
+    if isinstance(module, Baseline):
+        return {0: 0}       # it does not compute with torch
+    if isinstance(module, Classification):
+        return {0: _of_classification(module)}
     return {0: _of_restoration(module)} if isinstance(module, Restoration) else None
 
 
@@ -84,16 +92,27 @@ def _of_training(module: Adversarial, scale: int) -> int:
     return flops.total
 
 
+def _of_classification(module: Classification) -> int:
+    with _on_shapes(module), Flops() as flops:
+        pixels = torch.empty(module.batch, *module.code_shape()[1:], dtype=torch.uint8)
+        cross_entropy(module.logits(pixels), torch.zeros(module.batch, dtype=torch.int64)).backward()
+    return flops.total
+
+
 @contextlib.contextmanager
 def _on_shapes(module: Stepped) -> Iterator[None]:
     """Have torch work out shapes alone, in the module as it is: neither weights nor statistics change."""
-    jitter, module.prior.jitter = module.prior.jitter, 0.0      # a generator of random numbers has no shape
+    prior = getattr(module, "prior", None)
+    jitter = getattr(prior, "jitter", 0.0)
+    if jitter:
+        prior.jitter = 0.0      # a generator of random numbers has no shape
     numbers = [(b, b.clone()) for b in module.buffers() if not b.dim()]     # with those torch computes even so
     try:
         with FakeTensorMode(allow_non_fake_inputs=True):
             yield
     finally:
-        module.prior.jitter = jitter
+        if jitter:
+            prior.jitter = jitter
         for now, before in numbers:
             now.copy_(before)
         module.zero_grad(set_to_none=True)      # gradients without values

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig, OmegaConf
 
+from lipfw.image.classes import Labelled
 from lipfw.image.dataset import Dataset
 from lipfw.image.picture import Picture
 from lipfw.plan.blank import load, stand_in
@@ -17,7 +18,8 @@ _VALUES = {
              "downsample", "seed"},
     "prior": {"jitter", "seed", "redraw"},
     "pruner": {"seed", "exempt", "scores", "doubled", "draws", "steps"},
-    "fit": {"lr", "smoothing", "target", "penalty", "drift", "mirror", "seed", "steps_per_batch"},
+    "fit": {"lr", "smoothing", "target", "penalty", "drift", "mirror", "seed", "sigma", "steps_per_batch",
+            "drops", "momentum", "weight_decay"},
     "trainer": {"checkpoint_seconds", "progress"},
 }
 # and those of a fit that say how many steps there are, or which count, and not what one takes
@@ -30,7 +32,7 @@ class Kind:
     """Runs of one kind: `config` is that of the first, resolved; `cells` of them, `side` runs each in one process."""
 
     config: DictConfig
-    pictures: list[Picture] | Dataset
+    pictures: list[Picture] | Dataset | Labelled
     work: str               # equal for kinds that take the same
     step: str               # equal for those of which a step does
     side: int = 1
@@ -47,12 +49,13 @@ class Kinds:
 
     def __init__(self):
         self._kinds: dict[str, Kind] = {}
-        self._pictures: dict[str, list[Picture] | Dataset] = {}
+        self._pictures: dict[str, list[Picture] | Dataset | Labelled] = {}
 
     def __iter__(self):
         return iter(self._kinds.values())
 
-    def add(self, config: DictConfig, times: int = 1, pictures: list[Picture] | Dataset | None = None) -> None:
+    def add(self, config: DictConfig, times: int = 1,
+            pictures: list[Picture] | Dataset | Labelled | None = None) -> None:
         """Take a cell's config, `times` times; `pictures` instead of those that it names. Raises InputError."""
         node = OmegaConf.to_container(OmegaConf.masked_copy(config, [k for k in config if k != "hydra"]), resolve=True,
                                       throw_on_missing=True)
@@ -72,12 +75,16 @@ class Kinds:
         kind.cells += times
 
 
-def _work(node: dict, pictures: Iterable[Picture] | Dataset) -> dict:
+def _work(node: dict, pictures: Iterable[Picture] | Dataset | Labelled) -> dict:
     """Return the options that say how much work a run is, with the pictures' shapes for the pictures."""
     out = {group: {k: v for k, v in node[group].items() if k not in _VALUES.get(group, ())}
            for group in ("task", "prior", "pruner", "fit", "trainer")}
-    shapes = [tuple(pictures.pixels.shape)] if isinstance(pictures, Dataset) else \
-        [(*p.pixels.shape[1:], p.bits, p.alpha is not None) for p in pictures]
+    if isinstance(pictures, Labelled):
+        shapes = [tuple(pictures.train.shape), tuple(pictures.test.shape), len(pictures.classes)]
+    elif isinstance(pictures, Dataset):
+        shapes = [tuple(pictures.pixels.shape)]
+    else:
+        shapes = [(*p.pixels.shape[1:], p.bits, p.alpha is not None) for p in pictures]
     return {**out, "shapes": shapes, "logger": node["logger"].get("_target_")}
 
 

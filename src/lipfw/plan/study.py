@@ -12,9 +12,10 @@ from omegaconf import OmegaConf
 
 from lipfw.configs import CONF, EXPERIMENTS
 from lipfw.grid.cells import opened
+from lipfw.image.classes import Labelled
 from lipfw.image.dataset import Dataset
 from lipfw.image.picture import Picture
-from lipfw.plan.blank import dataset, pictures, sizes
+from lipfw.plan.blank import dataset, labelled, pictures, sizes
 from lipfw.plan.kinds import Kind, Kinds
 from lipfw.plan.work import Work
 
@@ -67,9 +68,12 @@ def _listed() -> dict:
     return OmegaConf.to_container(OmegaConf.create(text))
 
 
-def _standing(entry: dict) -> list[Picture] | Dataset | None:
+def _standing(entry: dict) -> list[Picture] | Dataset | Labelled | None:
     """Return what stands in for the pictures or the data set that an entry gives the size of, None if it does not."""
-    match = re.fullmatch(r"(?:(\d+) of )?(\d+)x(\d+)", entry.get("pictures") or entry.get("data") or "")
+    named = entry.get("pictures") or entry.get("data") or ""
+    if match := re.fullmatch(r"(\d+) \+ (\d+) of (\d+)x\d+ in (\d+) classes", named):
+        return labelled(*map(int, match.groups()))
+    match = re.fullmatch(r"(?:(\d+) of )?(\d+)x(\d+)", named)
     if match is None:
         return None
     count, width, height = (int(n or 1) for n in match.groups())

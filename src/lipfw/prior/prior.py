@@ -11,6 +11,7 @@ from lipfw.errors import InputError, choice, flag, number, whole
 from lipfw.streams import stream, stream_seed
 
 MOST_CHANNELS, MOST_SCALES = 65536, 32      # of a network that a file tells of
+_FROM_0 = ("cell", "skips")               # its arguments that count from 0
 
 
 class Prior(nn.Module):
@@ -29,8 +30,9 @@ class Prior(nn.Module):
     """
 
     bf16 = False
-    fits = "weights"                    # what a fit seeks: the network's weights, or the code
+    fits = "weights"                    # what a fit seeks: the network's weights, or the code; or nothing
     at_once = 1                         # pictures of which a step holds the graphs at one time
+    search = None                       # how another network is to be found before anything is fitted (`isnas`)
 
     def __init__(self, network: nn.Module, codes: Sequence[Tensor], shapes: Sequence[tuple[int, int, int]], *,
                  jitter: float = 0.0, seed: int = 0, redraw: bool = False, architecture: Mapping | None = None,
@@ -117,14 +119,15 @@ def rebuild(architecture: Mapping) -> nn.Module:
     if architecture.get("network") == "custom":
         raise InputError(f"its network is its user's own, {architecture.get('path')!r}, and no code is executed that a "
                          "ticket names")
-    names = sorted(m.name for m in pkgutil.iter_modules(lipfw.prior.__path__) if m.name != "prior")
+    names = sorted(m.name for m in pkgutil.iter_modules(lipfw.prior.__path__) if m.name not in ("prior", "none"))
     arguments = dict(architecture)
     for name, value in arguments.items():       # it is what a file says: a depth of a million would be built
         for number_ in value if isinstance(value, list) else [value]:
-            most = MOST_SCALES if name == "depth" else MOST_CHANNELS
-            if name != "network" and not (type(number_) is int and 0 < number_ <= most):
+            least, most = int(name not in _FROM_0), MOST_SCALES if name == "depth" else MOST_CHANNELS
+            flags = name == "unused" and type(number_) is bool
+            if name != "network" and not flags and not (type(number_) is int and least <= number_ <= most):
                 raise InputError(f"no network can be built from the architecture {repr(arguments)[:200]}: {name} must "
-                                 f"be whole, at least 1 and at most {most}")
+                                 f"be whole, at least {least} and at most {most}")
     module = importlib.import_module(f"lipfw.prior.{choice('the network', arguments.pop('network', None), names)}")
     try:
         with torch.device("meta"):

@@ -45,6 +45,8 @@ class Skip(nn.Module):
     outside in, then each scale's up convolutions from the inside out, then the head.
     """
 
+    related = ("classifier",)       # networks whose tickets fit too, but for the layers at either end
+
     def __init__(self, inputs: int = 32, outputs: int = 3, channels: int = 128, depth: int = 5, skip: int = 4):
         super().__init__()
         self.code_channels = inputs

@@ -31,11 +31,13 @@ class Pruner:
     `blind`: its scores depend on the weights alone, so that its last mask can be looked at before anything is fitted.
 
     Options: `rounds`, `rate`, `sparsities` and `params` as in `Schedule`. `rewind_step` is the step of round 0 whose
-    state the later rounds start from, a number or a percentage of the steps ("5%"); `retrain` says whether they do
-    "all" steps again, as the published code does, or the "remaining" ones. `exempt` names tensors (parameter names, or
-    numbers in module order) that are ranked with the others and then kept whole: a slip of the published code, whose
-    tickets are denser than their names say (exempt=[0, 1] there). `stop` "loss_rises" ends the rounds once the loss has
-    risen `patience` times in a row. Raises InputError for what these can't be.
+    state the later rounds start from, a number or a percentage of the steps ("5%"), or None: nothing is rewound, and
+    each round goes on from the weights that the last one left, with a new optimiser, as the published classification
+    code does. `retrain` says whether rounds do "all" steps again, as the published code does, or the "remaining" ones.
+    `exempt` names tensors (parameter names, or numbers in module order) that are ranked with the others and then kept
+    whole: a slip of the published code, whose tickets are denser than their names say (exempt=[0, 1] there). `stop`
+    "loss_rises" ends the rounds once the loss has risen `patience` times in a row. Raises InputError for what these
+    can't be.
     """
 
     scores_trained = False
@@ -45,12 +47,15 @@ class Pruner:
     remarks: Sequence[str] = ()     # what a user is told before the fit, known once prepared
 
     def __init__(self, rounds: int = 16, rate: float = 0.2, sparsities: Sequence[float] | None = None,
-                 params: int | None = None, rewind_step: int | str = 0, retrain: str = "all",
+                 params: int | None = None, rewind_step: int | str | None = 0, retrain: str = "all",
                  exempt: Sequence[str | int] = (), stop: str | None = None, patience: int = 2):
         self.schedule = Schedule(rounds, rate, None if sparsities is None else _listed("pruner.sparsities", sparsities),
                                  params)
-        self.rewind_step = step_or_percentage("pruner.rewind_step", rewind_step)
+        self.rewind_step = None if rewind_step is None else step_or_percentage("pruner.rewind_step", rewind_step)
         self.retrain = choice("pruner.retrain", retrain, ("all", "remaining"))
+        if self.rewind_step is None and retrain == "remaining":
+            raise InputError("pruner.retrain=remaining goes on after the step that is rewound to, and "
+                             "pruner.rewind_step=null rewinds to none; use pruner.retrain=all")
         self.exempt = _listed("pruner.exempt", exempt)
         self.stop = None if stop is None else choice("pruner.stop", stop, ("loss_rises",))
         self.patience = whole("pruner.patience", patience, least=1)
@@ -59,14 +64,22 @@ class Pruner:
         """Look at the network, or change it, before the first round starts. Raises InputError for one that is unfit."""
         self.exempted(network)
 
+    @property
+    def rewinds(self) -> bool:
+        """Later rounds start from an earlier state, and not from what the last one left."""
+        return self.rewind_step is not None
+
     def counts(self, network: nn.Module) -> list[int]:
         """Return the number of weights that each round is to keep; their number is that of the rounds."""
         total = sum(p.numel() for p in prunable(network).values())
         return self.schedule.counts(total, sum(p.numel() for p in network.parameters()) - total, self.iterative)
 
     def rewind(self, steps: int) -> int:
-        """Return the step of a fit of `steps` steps that later rounds start from. Raises InputError beyond it."""
-        step = self.rewind_step
+        """Return the step of a fit of `steps` steps that later rounds start from, 0 if they don't go back to any.
+
+        Raises InputError for a step beyond the fit.
+        """
+        step = self.rewind_step or 0
         if isinstance(step, int) and step > steps:
             raise InputError(f"pruner.rewind_step={step} lies beyond fit.steps={steps}; use a step of the fit")
         return steps_of(step, steps)

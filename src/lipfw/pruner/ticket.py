@@ -1,4 +1,6 @@
 """Replay the tickets of an earlier run, on the same or another picture, task and seed."""
+import json
+
 import torch
 from torch import Tensor, nn
 
@@ -17,8 +19,10 @@ class Replay(Pruner):
     `init="ticket"` starts from the weights stored with the tickets (the winning ticket), "fresh" from the run's own
     (the mask alone): those drawn from its seed or, of a pre-trained generator, those of prior.weights, which "ticket"
     does not use. Where the network makes pictures of other channels, grey or colour, than the one that the tickets
-    were found in, its last convolution is kept whole, with weights of the run's own. Raises InputError for a ticket of
-    another architecture, naming the first tensor that does not fit.
+    were found in, its last convolution is kept whole, with weights of the run's own; so are, between an hourglass that
+    restores and one that classifies (networks that are `related`), the two convolutions that take the input, and a
+    linear layer is the run's own. Raises InputError for a ticket of another architecture, naming the first tensor that
+    does not fit.
     """
 
     def __init__(self, path: str, init: str = "ticket", weights: str = "pretrained"):
@@ -32,6 +36,7 @@ class Replay(Pruner):
         self.paths = tickets_in(path)
         self.tickets = [Ticket.load(p) for p in self.paths]
         self.masks = [t.mask for t in self.tickets]
+        self.whole: list[str] = []          # layers of another shape than the tickets', known once prepared
         if weights == "trained":        # a file that is missing is told before anything is fitted
             for t, p in zip(self.tickets, self.paths, strict=True):
                 t.trained(p)
@@ -39,13 +44,18 @@ class Replay(Pruner):
     def prepare(self, network: nn.Module) -> None:
         """Fit the masks to the network, and load the tickets' initial weights if they are to be used."""
         first, weights = self.tickets[0].mask, prunable(network)
-        head = differing_head(first, network)
-        self.masks, self.remarks = [t.mask for t in self.tickets], []
+        kin = _network_of(self.tickets[0]) in getattr(network, "related", ())
+        head, inputs = differing_head(first, network), differing_inputs(first, network) if kin else []
+        self.whole = [*inputs, *([head] if head is not None else [])]
+        whole = {n: torch.ones_like(weights[n], dtype=torch.bool) for n in self.whole}
+        self.masks, self.remarks = [Mask({**t.mask, **whole}) for t in self.tickets], []
+        if inputs:
+            self.remarks = [f"{' and '.join(inputs)} take{'s' * (len(inputs) == 1)} {weights[inputs[0]].shape[1]} "
+                            f"channels and the ticket's {first[inputs[0]].shape[1]}: kept whole, with weights of this "
+                            "run's seed"]
         if head is not None:
-            whole = torch.ones_like(weights[head], dtype=torch.bool)
-            self.masks = [Mask({**m, head: whole}) for m in self.masks]
-            self.remarks = [f"{head} makes {len(weights[head])} channels and the ticket's {len(first[head])}: it is "
-                            "kept whole, with weights of this run's seed"]
+            self.remarks += [f"{head} makes {len(weights[head])} channels and the ticket's {len(first[head])}: it is "
+                             "kept whole, with weights of this run's seed"]
         for mask, ticket, path in zip(self.masks, self.tickets, self.paths, strict=True):
             try:
                 mask.check(network)
@@ -53,10 +63,16 @@ class Replay(Pruner):
                 raise InputError(f"{path} belongs to another network: {e}; use the prior it was found with: "
                                  f"{ticket.about.get('architecture', 'not recorded')}") from None
         if self.init == "ticket":
-            own = {n: v for n, v in network.state_dict().items()
-                   if head is not None and n.startswith(head.removesuffix("weight"))}
+            initial, state = self.tickets[0].initial(self.paths[0]), network.state_dict()
+            if kin:
+                own = {n: v for n, v in state.items() if n not in initial or initial[n].shape != v.shape}
+                initial = {n: v for n, v in initial.items() if n in state}
+                others = sorted({n.rpartition(".")[0] for n in own} - {n.rpartition(".")[0] for n in self.whole})
+                self.remarks += [f"{', '.join(others)}: this run's own, too"] if others else []
+            else:
+                own = {n: v for n, v in state.items() if head is not None and n.startswith(head.removesuffix("weight"))}
             try:
-                network.load_state_dict(self.tickets[0].initial(self.paths[0]) | own)
+                network.load_state_dict(initial | own)
             except RuntimeError as e:       # what no mask has: a linear layer
                 reason = str(e).strip().split("\n")[-1].strip()
                 raise InputError(f"{self.paths[0]} starts from the weights of another network: {reason} use the prior "
@@ -80,9 +96,11 @@ class Replay(Pruner):
         return self.tickets[round_].trained(self.paths[round_]) if self.weights == "trained" else None
 
     def origins(self) -> list[dict]:
-        """Return where the ticket of each round lies and, under `found`, where it was found."""
+        """Return where the ticket of each round lies, where it was `found`, and which layers are `kept_whole`."""
+        whole = {"kept_whole": self.whole} if self.whole else {}
         return [{"file": str(p), "found": {n: t.about.get(n, "") for n in _FOUND}
-                 | {"sparsity": round(t.mask.sparsity, 6)}} for p, t in zip(self.paths, self.tickets, strict=True)]
+                 | {"sparsity": round(t.mask.sparsity, 6)}, **whole}
+                for p, t in zip(self.paths, self.tickets, strict=True)]
 
 
 def differing_head(mask: Mask, network: nn.Module) -> str | None:
@@ -92,3 +110,19 @@ def differing_head(mask: Mask, network: nn.Module) -> str | None:
     if name in mask and len(mask[name]) != len(weight) and mask[name].shape[1:] == weight.shape[1:]:
         return name
     return None
+
+
+def differing_inputs(mask: Mask, network: nn.Module) -> list[str]:
+    """Return the names of the two first convolutions' weights, where their number of inputs alone differs from the
+    mask's.
+    """
+    return [n for n, w in list(prunable(network).items())[:2] if n in mask and mask[n].shape[1] != w.shape[1]
+            and (len(mask[n]), *mask[n].shape[2:]) == (len(w), *w.shape[2:])]
+
+
+def _network_of(ticket: Ticket) -> str | None:
+    """Return which network a ticket says that it was found in."""
+    try:
+        return json.loads(ticket.about["architecture"])["network"]
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return None

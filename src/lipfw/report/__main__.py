@@ -6,7 +6,7 @@ from pathlib import Path
 from lipfw.errors import InputError
 from lipfw.files import write_text
 from lipfw.report.read import read_runs
-from lipfw.report.stats import compare, group
+from lipfw.report.stats import compare, group, overviews
 from lipfw.report.table import remarks, terminal, to_csv, to_markdown
 from lipfw.terminal import Parser, console, status, tell
 
@@ -17,7 +17,8 @@ def _parser() -> Parser:
         description="Means and deviations over the seeds of finished runs, round by round.\n\n"
                     "Runs that differ only in their seeds form a group. Groups that differ only in\n"
                     "their pruner are compared first: dense and at sparsities that two reached.\n"
-                    "Generators have their MSE beside PSNR, trainings their distance instead.\n"
+                    "Generators have their MSE beside PSNR, in training their distance instead,\n"
+                    "classifiers their accuracy.\n"
                     "The tables go to the terminal, to report.csv (all digits) and to report.md.\n"
                     "Runs that are not finished are left out and named.",
         epilog="example: python -m lipfw.report runs/default\n\n"
@@ -45,7 +46,7 @@ def report(folders: Sequence[Path], out: Path) -> int:
     """
     runs = read_runs(folders)
     groups, twins = group(runs.finished)
-    comparisons = compare(groups)
+    comparisons, all_ways = compare(groups), overviews(groups)
     left_out = remarks(runs, twins)
     broken = [f"cannot read {folder}: {reason}" for folder, reason in runs.unreadable]
     screen, failed, written = console(), bool(broken), None
@@ -53,12 +54,12 @@ def report(folders: Sequence[Path], out: Path) -> int:
         try:
             out.mkdir(parents=True, exist_ok=True)
             write_text(out / "report.csv", to_csv(groups))
-            write_text(out / "report.md", to_markdown(groups, comparisons, left_out + broken))
+            write_text(out / "report.md", to_markdown(groups, comparisons, left_out + broken, all_ways))
             written = f"{out}/: report.csv, report.md"
         except OSError as e:        # the table is still worth printing
             failed = True
             broken.append(f"cannot write to {out}: {e.strerror or e}; choose another folder with --out DIR")
-        screen.print(terminal(groups, comparisons, screen))
+        screen.print(terminal(groups, comparisons, screen, all_ways))
     for line in (*left_out, *([written] if written else [])):
         screen.print(line, soft_wrap=True)
     sys.stdout.flush()

@@ -17,10 +17,10 @@ from lipfw.folder import label_parts
 from lipfw.folder import options as relevant
 from lipfw.report.origin import Origin, origins, spans
 
-# Numbers of a round, each of which may be missing: PSNR in dB, MSE in the range [-1, 1], of trainings the sliced
-# Wasserstein distance (swd) in 1/1000 and none of these
+# Numbers of a round, each of which may be missing: PSNR in dB, MSE in the range [-1, 1]; of generators in training the
+# sliced Wasserstein distance (swd) in 1/1000 and of classifiers accuracies in percent, and none of those
 METRICS = ("psnr_peak", "psnr_picked", "psnr_final", "ssim_picked", "mse_peak", "mse_picked", "mse_final", "swd",
-           "loss", "seconds")
+           "accuracy", "accuracy_best", "train_accuracy", "loss", "seconds")
 _FILES = ("result.json", "rounds.jsonl", "config.yaml")     # any of them makes a folder a run folder
 
 

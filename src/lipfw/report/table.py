@@ -11,14 +11,20 @@ from rich.text import Text
 
 from lipfw.report.origin import spans
 from lipfw.report.read import METRICS, Runs
-from lipfw.report.stats import Comparison, Group, Row, Stat, Twin, best
+from lipfw.report.stats import Comparison, Group, Overview, Row, Stat, Twin, best
 
 _COMPARED = {"psnr_picked": "PSNR picked, dB", "mse_picked": "MSE picked, lower is better",
-             "psnr_peak": "PSNR peak, dB", "swd": "distance, lower is better"}
+             "psnr_peak": "PSNR peak, dB", "swd": "distance, lower is better", "accuracy": "accuracy, %"}
 _LOW = ("mse_picked", "swd")        # the best is the lowest
 _HEADS = {"psnr_peak": ("peak", "PSNR peak"), "psnr_picked": ("picked", "PSNR picked"),
           "psnr_final": ("final", "PSNR final"), "ssim_picked": ("SSIM", "SSIM picked"), "mse_picked": ("MSE", "MSE"),
-          "swd": ("distance", "distance"), "loss": ("loss", "loss")}        # in the terminal, and elsewhere
+          "swd": ("distance", "distance"), "accuracy": ("accuracy", "accuracy"),
+          "accuracy_best": ("best", "accuracy best"), "train_accuracy": ("train", "accuracy in training"),
+          "loss": ("loss", "loss")}         # in the terminal, and elsewhere
+_RESTORED = ("psnr_peak", "psnr_picked", "psnr_final", "ssim_picked")       # what overviews show
+# metric that a group of trainings has -> the metrics of its table, and by what its round is chosen
+_TRAINED = {"swd": (["swd"], "by the distance"),
+            "accuracy": (["accuracy", "accuracy_best", "train_accuracy", "loss"], "by the training loss")}
 _SCALED = ("mse_picked", "loss")    # in the terminal
 
 
@@ -33,23 +39,33 @@ def _meaning(groups: Sequence[Group], pm: str) -> str:
     if any("swd" in metrics(g) for g in groups):
         parts += ["distance: the sliced Wasserstein distance of made and real pictures in 1/1000, mean "
                   f"{pm} standard deviation over seeds (n)"]
+    if any("accuracy" in metrics(g) for g in groups):
+        parts += [f"accuracy: percentage of test pictures told right at the last step, mean {pm} standard deviation "
+                  "over seeds (n); best: at the best step, an oracle; train: of the last epoch's training pictures"]
     if any(g.over_pictures for g in groups):
         parts += [f"where a generator's n is 1: {pm} standard deviation over the pictures of that seed"]
     return "; ".join([*parts, "(k): only k runs have a value", "*: the round chosen most often"])
 
 
 def metrics(group: Group) -> list[str]:
-    """Return the metrics of a group's table, in its order: of a training its distance alone."""
-    if group.has("swd"):
-        return ["swd"]
+    """Return the metrics of a group's table, in its order."""
+    for metric, (shown, _) in _TRAINED.items():
+        if group.has(metric):
+            return shown.copy()
     return ["psnr_peak", "psnr_picked", "psnr_final", *["mse_picked"] * (group.generator and group.has("mse_picked")),
             "ssim_picked", "loss"]
 
 
-def terminal(groups: Sequence[Group], comparisons: Sequence[Comparison], console: Console) -> Lines:
-    """Return the comparisons and one narrow table a group: 80 columns hold them. Numbers are rounded; CSV has all."""
+def terminal(groups: Sequence[Group], comparisons: Sequence[Comparison], console: Console,
+             overviews: Sequence[Overview] = ()) -> Lines:
+    """Return the overviews, the comparisons and one narrow table a group: 80 columns hold them.
+
+    Numbers are rounded; CSV has all.
+    """
     pm = "±" if console.encoding.lower().startswith("utf") else "+-"
     lines = []
+    for o in overviews:
+        lines += [Text(f"{o.title}: restorations (*: the best)", style="bold"), _overview(o, pm), Text("")]
     for c in comparisons:
         for metric, name in _compared(c):
             lines += [Text(f"{c.title}: {name} (*: the best)", style="bold"),
@@ -86,10 +102,10 @@ def terminal(groups: Sequence[Group], comparisons: Sequence[Comparison], console
 def to_csv(groups: Sequence[Group]) -> str:
     """Return one header and one line a group and round, all digits, empty where there is no value.
 
-    PSNR in dB, MSE in the range [-1, 1], swd in 1/1000, seconds of one round; `chosen` counts the runs that chose the
-    round without the clean picture; `sd_over` says whether _sd columns are over seeds or, of a single run of a
-    generator, over pictures; the degraded_ and lost_ columns (what `Group.lost` is) repeat in each line of a group. The
-    last columns are the options that tell the groups apart.
+    PSNR in dB, MSE in the range [-1, 1], swd in 1/1000, accuracies in percent, seconds of one round; `chosen` counts
+    the runs that chose the round without the clean picture; `sd_over` says whether _sd columns are over seeds or, of a
+    single run of a generator, over pictures; the degraded_ and lost_ columns (what `Group.lost` is) repeat in each line
+    of a group. The last columns are the options that tell the groups apart.
     """
     options = list(dict.fromkeys(k for g in groups for k in g.options))
     names = [*METRICS, "degraded_psnr", "degraded_ssim", "lost_psnr"]
@@ -106,9 +122,21 @@ def to_csv(groups: Sequence[Group]) -> str:
     return text.getvalue()
 
 
-def to_markdown(groups: Sequence[Group], comparisons: Sequence[Comparison], remarks: Sequence[str]) -> str:
-    """Return the comparisons and one GitHub table a group, and below them what is not in the tables."""
+def to_markdown(groups: Sequence[Group], comparisons: Sequence[Comparison], remarks: Sequence[str],
+                overviews: Sequence[Overview] = ()) -> str:
+    """Return the overviews, the comparisons and one GitHub table a group, and below what is not in the tables."""
     text = []
+    for o in overviews:
+        columns = _marked_overview(o, lambda metric, stat, n: _long(stat, _spec(metric, ()), n), "**{}**")
+        heads = ["", "sparsity", "params left", "n", *(_HEADS[m][1] for m in _RESTORED), "seconds"]
+        rows = [[f"`{label}`", f"{r.sparsity:.2%}", f"{r.params_left:,.0f}", r.n, *cells,
+                 "-" if (s := r.stats["seconds"].mean) is None else f"{s:.1f}"]
+                for label, r, *cells in zip(o.labels, o.rows, *columns, strict=True)]
+        if (before := o.groups[0].degraded)["psnr"].n:
+            n = len(o.groups[0].runs)
+            rows.insert(0, ["degraded", "", "", n, "", _long(before["psnr"], ".2f", n), "",
+                            _long(before["ssim"], ".3f", n), ""])
+        text += [f"### `{o.title}`: restorations (bold: the best)", "", *_table(heads, rows, left=1), ""]
     for c in comparisons:
         for metric, name in _compared(c):
             spec = _spec(metric, (s.mean for column in c.stats(metric) for s in column))
@@ -139,8 +167,8 @@ def to_markdown(groups: Sequence[Group], comparisons: Sequence[Comparison], rema
 
 
 def choice(group: Group) -> str:
-    """Return the line that tells how often which round was chosen: without the clean picture, or by the distance."""
-    how = "by the distance" if group.has("swd") else "without the clean picture"
+    """Return the line that tells how often which round was chosen, and by what."""
+    how = next((how for metric, (_, how) in _TRAINED.items() if group.has(metric)), "without the clean picture")
     chosen = sorted((r for r in group.rows if r.chosen), key=lambda r: -r.chosen)
     n = len(group.runs)
     if n == 1:
@@ -186,6 +214,35 @@ def remarks(runs: Runs, twins: Sequence[Twin]) -> list[str]:
 
 
 # --- comparisons
+
+def _overview(o: Overview, pm: str) -> Table:
+    """Return a table of a row a group."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    table.add_column("", overflow="fold")
+    for head in ("sparse", "params", "n", *(_HEADS[m][0] for m in _RESTORED), "time"):
+        table.add_column(head, justify="right", no_wrap=True)
+    first = o.groups[0]
+    if first.degraded["psnr"].n:
+        n = len(first.runs)
+        table.add_row("degraded", "", "", str(n), "", _pair(first.degraded["psnr"], 2, n, pm), "",
+                      _pair(first.degraded["ssim"], 3, n, pm), "")
+    columns = _marked_overview(o, lambda m, stat, n: _pair(stat, 3 if m == "ssim_picked" else 2, n, pm), "*{}")
+    for label, r, *cells in zip(o.labels, o.rows, *columns, strict=True):
+        table.add_row(label, f"{r.sparsity:.2%}", _count(r.params_left), str(r.n), *cells,
+                      _time(r.stats["seconds"].mean))
+    return table
+
+
+def _marked_overview(o: Overview, cell: Callable[[str, Stat, int], str], mark: str) -> list[list[str]]:
+    """Return the cells of each metric's column, the best ones put into `mark`."""
+    columns = []
+    for metric in _RESTORED:
+        most = best(r.stats[metric] for r in o.rows)
+        texts = [cell(metric, r.stats[metric], r.n) for r in o.rows]
+        columns.append([mark.format(t) if r.stats[metric].mean is not None and r.stats[metric].mean == most else t
+                        for t, r in zip(texts, o.rows, strict=True)])
+    return columns
+
 
 def _compared(c: Comparison) -> list[tuple[str, str]]:
     """Return (metric, name) of what has a value: nothing, where the clean picture is not known."""

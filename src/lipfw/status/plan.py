@@ -86,9 +86,9 @@ def _steps(fit: Mapping, config: Mapping, done: Sequence[Mapping]) -> int | None
     kind = fit["_target_"].split(".")[-1]
     if kind == "Growing":
         return _growing(fit, config)
-    if kind == "FineTuning":        # the number of its pictures is not in the config; it never ends a round early
+    if kind in ("FineTuning", "Classification"):    # the number of pictures is in no config; no round ends early
         return done[0]["step_last"] if done else None
-    return fit["steps"]
+    return 1 if kind == "Baseline" else fit["steps"]
 
 
 def _growing(fit: Mapping, config: Mapping) -> int | None:

@@ -16,6 +16,7 @@ from lipfw.status.plan import Plan, chosen, plan
 _TAIL = 32_768      # bytes of steps.jsonl that are looked at: more than 100 records
 _YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)       # the latter takes 5 ms for a config
 _DEEPEST = 50       # levels of a config
+_MEASURES = ("swd", "accuracy")     # keys in the records of runs that train, and what a table calls them
 _BEGUN = 5.0        # seconds from which on what has been seen of a round tells its pace
 
 
@@ -23,10 +24,11 @@ _BEGUN = 5.0        # seconds from which on what has been seen of a round tells 
 class Standing:
     """Where a run stands; None: not known.
 
-    `rounds` are complete, of `planned`; `share` is the fraction of all steps that is done. `quality` is a PSNR in dB
-    or, of a training, its distance `swd` in 1/1000. `seconds` have been worked, `left` are still to be, at the slower
-    pace of the last round and this one: rounds to come are sparser and may be faster. `host` is at it; `reason` is why
-    it failed, or why it ended before its last round.
+    `rounds` are complete, of `planned`; `share` is the fraction of all steps that is done. `quality` is what `measure`
+    says: a PSNR in dB, the distance swd of a generator in training in 1/1000, a classifier's accuracy in percent.
+    `seconds` have been worked, `left` are still to be, at the slower pace of the last round and this one: rounds to
+    come are sparser and may be faster. `host` is at it; `reason` is why it failed, or why it ended before its last
+    round.
     """
 
     state: State
@@ -34,7 +36,7 @@ class Standing:
     planned: int | None = None
     share: float | None = None
     quality: float | None = None
-    trains: bool = False
+    measure: str = "PSNR"
     seconds: float | None = None
     left: float | None = None
     host: str | None = None
@@ -62,8 +64,8 @@ class Reader:
         step = latest[-1]["step"] if latest and latest[-1]["round"] == len(rounds) else 0
         if step and rounds and planned.steps is not None:
             step -= planned.first - planned.later       # steps count from the start of round 0's
-        quality, trains = _quality(rounds, latest, config)
-        common = dict(rounds=len(rounds), planned=planned.rounds, quality=quality, trains=trains,
+        quality, measure = _quality(rounds, latest, config)
+        common = dict(rounds=len(rounds), planned=planned.rounds, quality=quality, measure=measure,
                       share=_share(planned, len(rounds), step), reason=failed.read(folder))
         spent = sum(r["seconds"] for r in rounds)
         if now is not State.RUNNING:
@@ -122,9 +124,9 @@ def _finished(path: Path) -> Standing:
     """Return where a run stands that has its result."""
     result = json.loads(path.read_text(encoding="utf-8"))
     rounds, best, ended = result["rounds"], result["best_round"], result.get("ended")
-    quality, trains = _of_round(rounds[best])
+    quality, measure = _of_round(rounds[best])
     planned = plan(result["config"], Path(), rounds).rounds if ended else len(rounds)
-    return Standing(State.DONE, len(rounds), planned, 1.0, quality, trains, _number(result.get("seconds")), 0.0,
+    return Standing(State.DONE, len(rounds), planned, 1.0, quality, measure, _number(result.get("seconds")), 0.0,
                     reason=ended)
 
 
@@ -200,20 +202,21 @@ def _share(planned: Plan, rounds: int, step: int) -> float | None:
     return min(1.0, (planned.before(rounds) + step) / planned.steps)
 
 
-def _quality(rounds: Sequence[Mapping], latest: Sequence[Mapping], config: Mapping) -> tuple[float | None, bool]:
-    """Return the quality of the best round so far, that of the last step before a round is complete."""
+def _quality(rounds: Sequence[Mapping], latest: Sequence[Mapping], config: Mapping) -> tuple[float | None, str]:
+    """Return the quality of the best round so far, that of the last step before a round is complete; and what it is.
+    """
     if rounds:
         pruner = config.get("pruner")
         patience = pruner.get("patience", 2) if isinstance(pruner, Mapping) else 2
         return _of_round(rounds[chosen([r["loss"] for r in rounds], patience)])
-    trains = any("swd" in r for r in latest)
-    known = [v for r in latest if (v := _number(r.get("swd" if trains else "psnr"))) is not None]
-    return (known[-1] if known else None), trains
+    key = next((k for k in _MEASURES if any(k in r for r in latest)), "psnr")
+    known = [v for r in latest if (v := _number(r.get(key))) is not None]
+    return (known[-1] if known else None), key if key in _MEASURES else "PSNR"
 
 
-def _of_round(record: Mapping) -> tuple[float | None, bool]:
-    trains = "swd" in record
-    return _number(record.get("swd" if trains else "psnr_picked")), trains
+def _of_round(record: Mapping) -> tuple[float | None, str]:
+    key = next((k for k in _MEASURES if k in record), "psnr_picked")
+    return _number(record.get(key)), key if key in _MEASURES else "PSNR"
 
 
 def _number(value) -> float | None:

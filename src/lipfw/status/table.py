@@ -38,10 +38,10 @@ def view(rows: Sequence[Row], width: int, everything: bool = False, height: int 
     more = Counter(s.state for _, s in hidden)
     lines = [*(_line(f"... and {more[state]:,} more", Standing(state)) for state in _IN_FULL if more[state]), *lines]
     lines = [*(_line(run.label, s) for run, s in single), *lines]
-    trains = {s.trains for _, s in rows if s.quality is not None}
+    measures = sorted({s.measure for _, s in rows if s.quality is not None})
     hosts = len({s.host for _, s in rows if s.host}) > 1
     failures = len(rows) if everything else 5 if height is None else max(0, (height - len(lines) - 5) // 4)
-    return Group(_table(lines, trains, hosts, width), *_below(rows, failures))
+    return Group(_table(lines, "/".join(measures) or "PSNR", hosts, width), *_below(rows, failures))
 
 
 def _line(label: str, s: Standing) -> tuple[str, State, list[str], Standing]:
@@ -66,15 +66,14 @@ def _summaries(rows: Sequence[Row], most: int) -> list[tuple[str, State, list[st
         known = [s.quality for _, s in members if s.quality is not None]
         share = fmean(s.share or 0.0 for _, s in members)
         label = f"{len(members):,} {'x ' + alike if alike else 'runs'}"
-        mean = Standing(state, quality=fmean(known) if known and alike else None, trains=members[0][1].trains,
+        mean = Standing(state, quality=fmean(known) if known and alike else None, measure=members[0][1].measure,
                         share=share if share else None)
         out.append(_line(label, mean))
     return out
 
 
-def _table(lines: Sequence[tuple], trains: set[bool], hosts: bool, width: int) -> Table:
+def _table(lines: Sequence[tuple], quality: str, hosts: bool, width: int) -> Table:
     """Return the table; labels have the columns that the rest leaves, and are cut in the middle."""
-    quality = {frozenset({True}): "swd", frozenset({True, False}): "PSNR/swd"}.get(frozenset(trains), "PSNR")
     heads = ["run", "state", "rounds", "done", quality, "left", *(["host"] if hosts else [])]
     cells = []
     for label, state, numbers, s in lines:

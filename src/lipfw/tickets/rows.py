@@ -69,7 +69,7 @@ def _structure(ticket: Ticket) -> tuple[nn.Module, dict[str, Tensor]]:
     """Return a ticket's network, without weights, and its dead channels; InputError if its network is not known."""
     network = _network(ticket.about.get("architecture", ""))
     try:
-        sides = [_LARGEST] * getattr(network, "code_sides", 2)
+        sides = getattr(network, "code_size", [_LARGEST] * getattr(network, "code_sides", 2))
         return network, dead_channels(network, ticket.mask, (network.code_channels, *sides))
     except (AttributeError, ValueError, RuntimeError) as e:
         raise InputError(str(e).split("\n")[0]) from None
