@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from pytorch_lightning.trainer import trainer
 
 from lipfw.cli import CONF
 from lipfw.errors import InputError, SeedsFailed
@@ -156,3 +157,25 @@ def test_the_global_generator_is_held_by_one_thread_at_a_time():
     for k in range(3):
         draw(k)
         assert torch.equal(found[k], side[k])
+
+
+def test_no_fit_that_begins_turns_back_the_draws_of_another_thread():
+    """Lightning begins each fit by putting the global generator back to where it was a moment ago."""
+    def drawn():
+        with global_stream(0, "weights"):
+            return torch.stack([torch.rand(20_000) for _ in range(5)])
+
+    expected, stop = drawn(), threading.Event()
+
+    def begin():
+        while not stop.is_set():
+            with trainer.isolate_rng():
+                pass
+
+    beginning = threading.Thread(target=begin)
+    beginning.start()
+    try:
+        assert all(torch.equal(drawn(), expected) for _ in range(200))
+    finally:
+        stop.set()
+        beginning.join()

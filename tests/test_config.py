@@ -13,7 +13,8 @@ GROUPS = ("task", "image", "prior", "pruner", "fit", "trainer", "logger")
 OPTIONS = [(g, p.stem) for g in GROUPS for p in sorted((CONF / g).glob("[!_]*.yaml"))]
 NEEDED = {"image=file": "image.path=x.png", "image=folder": "image.path=x", "image=dataset": "image.path=x",
           "image=labelled": "image.path=x", "pruner=ticket": "pruner.path=x",
-          "pruner=random_like": "pruner.path=x"}
+          "pruner=random_like": "pruner.path=x",
+          "task=custom": "task.operator=torch.fft.fft2", "prior=custom": "prior.network=torch.nn.Conv2d"}
 QUIET = ["trainer.progress=false", "logger=none"]
 SHRINK = ["trainer=smoke", *QUIET, "image.size=16", "prior.channels=4", "prior.depth=2", "fit.steps=4",
           "fit.log_every=2"]
@@ -81,7 +82,7 @@ def test_each_experiment_runs_shrunk(name, tmp_path, monkeypatch):
 def test_protocol_is_the_literatures():
     """Steps, smoothing, jitter of facts 3.2."""
     for task, steps, smoothing, jitter in (("denoise", 3000, 0.99, 1 / 30), ("inpaint", 3000, 0, 0.03),
-                                           ("superres", 2000, 0, 0.03)):
+                                           ("superres", 2000, 0, 0.03), ("jpeg", 2400, 0.99, 1 / 30)):
         cfg = composed(f"task={task}")
         assert (cfg.fit.steps, cfg.fit.smoothing) == (steps, smoothing)
         assert cfg.prior.jitter == pytest.approx(jitter, abs=1e-9)

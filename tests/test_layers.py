@@ -6,17 +6,18 @@ import lipfw
 
 ROOT = Path(lipfw.__file__).parent
 BASE = {"streams", "problem", "mask", "ticket", "measures", "files", "errors", "listing", "lock", "interrupt", "redact",
-        "bounded", "words"}
+        "bounded", "words", "imported", "spectrum"}
 TOP = {"run", "batch", "job", "restoring", "training", "classifying", "records", "recorder", "summary", "tracking",
-       "failed", "api", "report", "tickets", "terminal"}
+       "failed", "api", "search", "report", "tickets", "terminal"}
 PARTS = {"image", "task", "prior", "pruner", "kernel", "fit", "folder", "gan"}
 HOST = {"cores", "malloc"}      # what a program may do to its process and a library may not
 ALLOWED = {     # layer -> the lipfw modules it may import, besides itself
     **{name: BASE for name in BASE},
     "image": BASE, "gan": BASE, "prior": BASE | {"gan"}, "pruner": BASE,
     "task": BASE | {"image"},                                       # a task is a function of a picture
+    "classical": {"errors"},                                        # arrays to arrays
     "kernel": BASE, "cores": set(), "malloc": set(),
-    "fit": BASE | {"prior", "pruner", "kernel", "gan"},
+    "fit": BASE | {"prior", "pruner", "kernel", "gan", "classical"},
     "folder": {"errors", "listing", "redact"}, "argv": {"errors"},
     **{name: BASE | TOP | PARTS for name in TOP},
     "failed": BASE | {"mistakes"}, "run": BASE | TOP | PARTS | HOST,
@@ -35,10 +36,10 @@ LIBRARIES = {   # library -> the layers that may import it
     "omegaconf": {"grid", "plan", "run", "restoring", "training", "classifying", "tracking", "cli", "folder",
                  "mistakes", "report"},
     "pytorch_lightning": {"fit", "run", "job", "records", "recorder", "training", "tracking", "api"},
-    "torchmetrics": {"fit"}, "wandb": set(), "skimage": {"image"},
+    "torchmetrics": {"fit"}, "wandb": set(), "skimage": {"image", "classical"}, "pywt": {"classical"},
     "rich": {"fit", "run", "job", "restoring", "training", "classifying", "batch", "summary", "report", "tickets",
              "terminal", "plan", "status"},
-    "PIL": {"image", "task"},
+    "PIL": {"image", "task", "classical"},
 }
 
 

@@ -254,9 +254,9 @@ def test_no_other_module_is_a_network(name):
 
 
 def test_every_prior_tells_how_its_network_is_built_again():
-    priors = {p.stem for p in Path(decoder.__file__).parent.glob("*.py")} - {"__init__", "prior"}
+    priors = {p.stem for p in Path(decoder.__file__).parent.glob("*.py")} - {"__init__", "prior", "custom", "none"}
     assert priors >= set(BUILDS)
-    for name in priors:
+    for name in priors - {"unet", "convdecoder"}:       # deepinv's: test_custom
         assert issubclass(importlib.import_module(f"lipfw.prior.{name}").NETWORK, nn.Module)
 
 

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.skipif(not README.is_file(), reason="not a checkout")
 TEXT = README.read_text() if README.is_file() else ""
 COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)
             for line in block.splitlines() if line.startswith("python -m lipfw")]
+PYTHON = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 TINY = ["image.size=32", "prior.channels=4", "prior.depth=3", "fit.steps=2", "logger=none", "trainer=smoke"]
 
 
@@ -35,6 +36,8 @@ def done(tmp_path_factory):
     folder = tmp_path_factory.mktemp("readme")
     for name, size in (("noisy", (40, 36)), ("holes", (32, 32)), ("small", (20, 24))):
         write_png(folder / f"{name}.png", torch.rand(1, 3, *size))
+    (mine,) = (code for code in PYTHON if code.startswith("# mine.py"))
+    (folder / "mine.py").write_text(mine)
     (folder / "photos").mkdir()
     for i in range(2):
         write_png(folder / "photos" / f"{i}.png", torch.rand(1, 3, 40, 36))
@@ -46,11 +49,17 @@ def done(tmp_path_factory):
             kept = [w for w in words if not w.startswith(("image.size=", "trainer=", "seed=", "pruner.rounds="))]
             seed = ["seed=0..1"] if any(w.startswith("seed=") for w in words) else []
             tiny = [w for w in TINY if "task=classify" not in words or not w.startswith("fit.steps=")]
+            if "fit=baseline" in words:         # no network, and no steps
+                tiny = ["logger=none", "trainer=smoke"]
+            if "prior=custom" in words:     # it has options of its own
+                tiny = [t for t in TINY if not t.startswith("prior.")]
             if {"task=cs", "task=gan", "task=finetune", "prior=pggan"} & set(words):     # a generator has its own size
                 trains = {"task=gan", "task=finetune"} & set(words)
                 tiny = ["logger=none", "trainer=smoke", *(["fit.fade=4", "fit.stable=4"] if "task=gan" in words else
                                                           [] if trains else ["fit.steps=2"])]
                 kept = [w if not w.startswith("prior.channels=") else "prior.channels=[4,4,4,4]" for w in kept]
+            if {"prior=nas", "prior=isnas"} & set(words):       # their depth is given
+                tiny = [w for w in TINY if not w.startswith("prior.depth=")]
             words = [*kept, *seed, *tiny, *(["pruner.rounds=1"] if "pruner=imp" in words else [])]
         jobs.append((module, words))
     code = """
@@ -83,8 +92,7 @@ def test_each_command_runs(done, number):
 def test_the_python_example_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_png(tmp_path / "noisy.png", torch.rand(1, 3, 20, 20))
-    (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-    assert "steps=2000" in code
+    (code,) = (code for code in PYTHON if "steps=2000" in code)
     exec(code.replace("steps=2000", "steps=2, channels=4, depth=2"), {})
     assert (tmp_path / "restored.png").is_file()
 

@@ -102,6 +102,57 @@ def fails(capsys, *argv):
     return err
 
 
+# --- priors, fits and classical methods beside each other
+
+def overview(folder):
+    return stats.overviews(stats.group(read.read_runs([folder]).finished)[0])
+
+
+def method(folder, name, seed, psnr, **more):
+    c = config(seed, pruner="none", prior={"_target_": "lipfw.prior.none.build"},
+               fit={"_target_": "lipfw.fit.baseline.Baseline", "method": name, "sigma": None}, **more)
+    return make(folder / f"{name}-{seed}-{len(more)}", c, rounds((0, psnr), params_left=0, psnr_peak=psnr), 0)
+
+
+def test_dense_ticket_and_classical_methods_are_one_table(narrow, capsys):
+    folder = Path("runs/all")
+    for seed in (0, 1):
+        make(folder / f"dense{seed}", config(seed, pruner="none"), rounds((0, 27.0 + seed)), 0)
+        make(folder / f"ticket{seed}", config(seed, pruner="ticket", pruner__path="x", pruner__init="ticket"),
+             rounds((0.8, 28.0 + seed)), 0, tickets=[ticket(7, 0.8, label="denoise-astronaut-skip-imp")])
+        make(folder / f"random{seed}", config(seed, pruner="ticket", pruner__path="y", pruner__init="ticket"),
+             rounds((0.8, 20.0 + seed)), 0, tickets=[ticket(7, 0.8, label="denoise-astronaut-skip-random")])
+        method(folder, "nlm", seed, 26.0 + seed)
+        method(folder, "tv", seed, 29.0 - seed)
+    method(folder, "nlm", 0, 23.0, task__sigma=50)
+    (o,) = overview(folder)         # the other noise level has one method alone
+    assert o.title == "denoise-astronaut task.sigma=25"
+    assert o.labels == ["nlm", "skip", "skip ticket of imp round 7", "skip ticket of random round 7", "tv"]
+    assert [r.stats["psnr_picked"].mean for r in o.rows] == [26.5, 27.5, 28.5, 20.5, 28.5]
+    assert main([str(folder)]) == 0
+    out = capsys.readouterr().out.splitlines()
+    at = out.index("denoise-astronaut task.sigma=25: restorations (*: the best)")
+    shown = "\n".join(out[at:at + 12])
+    assert "*28.50±.71" in shown and "degraded" in shown and all(len(line) <= 80 for line in out[at:at + 12])
+    text = (folder / "report.md").read_text()
+    assert "| `tv` | 0.00% | 0 | 2 | 28.50 ± 0.71 | **28.50 ± 0.71** |" in text
+    assert "| degraded |  |  | 2 |  | 20.50 ± 0.00 |" in text
+
+
+def test_an_overview_takes_two_priors_or_fits_and_a_clean_picture(tmp_path):
+    make(tmp_path / "a", config(pruner="imp"), records(0))
+    make(tmp_path / "b", config(pruner="random"), records(0))
+    assert overview(tmp_path) == []                                     # that is a comparison of pruners
+    make(tmp_path / "c", config(prior___target_="lipfw.prior.decoder.build", image="baby"), records(0))
+    assert overview(tmp_path) == []                                     # that is another picture
+    make(tmp_path / "d", config(prior___target_="lipfw.prior.decoder.build"), rounds((0, None)), 0, degraded=None)
+    assert overview(tmp_path) == []
+    make(tmp_path / "e", config(fit___target_="lipfw.fit.other.Other", pruner="none"), rounds((0, 20.0)), 0)
+    (o,) = overview(tmp_path)
+    assert o.labels == ["skip imp fit=restoration", "skip fit=other", "skip random fit=restoration"]
+    assert [r.round for r in o.rows] == [1, 0, 1]                       # the rounds that were chosen
+
+
 # --- the numbers
 
 def test_means_and_deviations_are_numpys(study):

@@ -66,8 +66,11 @@ def restore(picture: str | Path | np.ndarray, task: Callable[[Picture], Problem]
         picture = read(Path(picture))
     (picture,) = finish([picture], degraded=True)
     problem = (task or Denoise(seed=seed))(picture)
-    module = Restoration([problem], prior([problem.shape], seed=seed, **prior_options), steps=steps,
-                         smoothing=smoothing, **(fit or {}))
+    prior = prior([problem.shape], seed=seed, **prior_options)
+    if prior.search is not None:
+        raise InputError("the network of isnas is searched for in a run's folder: python -m lipfw prior=isnas; its "
+                         "search.json tells the options for prior=nas.build")
+    module = Restoration([problem], prior, steps=steps, smoothing=smoothing, **(fit or {}))
     pruning = IterativePruning(pruner or Dense())
     pruning.prepare(module)
     make_trainer(pruning.rounds, [pruning], device).fit(module)

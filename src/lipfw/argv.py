@@ -9,7 +9,8 @@ typed: list[str] = []       # the arguments of this process's command, as the us
 _SPAN = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(\d+))?")
 _WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd",
                "--experimental-rerun", "--info", "-i", "--shell-completion", "-sc"}
-_PATHS = {"image.path", "task.mask", "pruner.path", "out"}
+_PATHS = {"image.path", "task.mask", "task.measurement", "task.operator", "task.kernel", "prior.network", "pruner.path",
+          "out"}
 _SHOWS = {"--cfg", "-c", "--info", "-i", "--help", "-h", "--hydra-help", "--shell-completion", "-sc"}
 _CHOICES = {"--info", "-i"}     # the value may be left out
 

@@ -17,7 +17,10 @@ from lipfw.redact import tree
 # Options that change where or how fast a run happens, or how it is shown, and not its result. Of the trainer's,
 # precision does.
 _IRRELEVANT = {"name", "out", "max_failures", "logger", "trainer", "protocol", "shrunk", "hydra"}
-_FILES = {"image": "path", "task": "mask", "pruner": "path", "prior": "weights"}      # options that name files
+_FILES = {      # options that name files; those marked so may name something else, too, or FILE.py:NAME
+    "image": ("path",), "task": ("mask", "measurement", "kernel?", "operator?"), "pruner": ("path",),
+    "prior": ("weights?", "network?"),
+}
 _IRRELEVANT_IN = {"fit": {"steps_per_batch", "kernel", "batch_seeds"}, "image": {"max_pixels"}}
 
 
@@ -60,22 +63,32 @@ def identity(cfg: DictConfig) -> dict:
     So the same command on a changed picture is another run, and a copy of the picture elsewhere is the same.
     """
     out = options(cfg)
-    for group, path, part in named_files(out):
-        out[group][_FILES[group]] = path_digest(group, path, part)
+    for group, key, path, part in _named(out):
+        name = out[group][key].removeprefix(path)       # of a file of Python, which of what it holds
+        out[group][key] = path_digest(group, path, part) + name
     return out
 
 
 def named_files(options: Mapping) -> list[tuple[str, str, str | None]]:
     """Return the files that a config's run is named by: their group, path and, of a data set, part ("" for all)."""
+    return [(group, path, part) for group, _, path, part in _named(options)]
+
+
+def _named(options: Mapping) -> list[tuple[str, str, str, str | None]]:
+    """Return these files with the option that names each."""
     found = []
-    for group, key in _FILES.items():
+    for group, keys in _FILES.items():
         node = options.get(group)
-        if not isinstance(node, Mapping) or not isinstance(path := node.get(key), str):
-            continue
-        if key == "weights" and not Path(os.path.expanduser(path)).is_file():
-            continue        # a name
-        of_data = "part" in node or "held_out" in node
-        found.append((group, path, (node.get("part") or "") if of_data else None))
+        for key in keys if isinstance(node, Mapping) else ():
+            path, perhaps = node.get(key.removesuffix("?")), key.endswith("?")
+            if not isinstance(path, str):
+                continue
+            if perhaps:
+                path = path.rpartition(":")[0] if ".py:" in path else path
+                if not Path(os.path.expanduser(path)).is_file():
+                    continue        # a name
+            of_data = "part" in node or "held_out" in node
+            found.append((group, key.removesuffix("?"), path, (node.get("part") or "") if of_data else None))
     return found
 
 
@@ -88,10 +101,16 @@ def group_digest(cfg: DictConfig) -> str:
 
 
 def label_parts(cfg: DictConfig) -> list[str]:
-    """Return the readable parts of a run's name: task, image, prior, pruner, sSEED."""
+    """Return the readable parts of a run's name: task, image, prior, pruner, sSEED.
+
+    A classical method stands in the place of the prior, which it has none of.
+    """
     image = cfg.image
     picture = Path(str(image.path)).stem if "path" in image else image.get("name") or image.get("set") or _module(image)
-    parts = [_module(cfg.task), str(picture), _module(cfg.prior), _module(cfg.pruner), f"s{cfg.seed}"]
+    prior = _module(cfg.prior)
+    if prior == "none":
+        prior = str(cfg.get("fit", {}).get("method", prior))
+    parts = [_module(cfg.task), str(picture), prior, _module(cfg.pruner), f"s{cfg.seed}"]
     return [short(re.sub(r"[^A-Za-z0-9._]+", "_", p) or "_") for p in parts]
 
 

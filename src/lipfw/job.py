@@ -8,6 +8,7 @@ from rich.table import Table
 
 from lipfw.fit.rounds import IterativePruning
 from lipfw.fit.stepped import Stepped
+from lipfw.prior.isnas import Search
 from lipfw.records import Records
 
 
@@ -15,7 +16,8 @@ class Job(ABC):
     """A run whose parts are made and checked against each other; nothing is written yet.
 
     `title` says what is fitted, `about` what its tickets tell of their origin besides what every run's do; `large`
-    pictures gain from an allocator that keeps freed memory.
+    pictures gain from an allocator that keeps freed memory. Where `search` is not None another network is to be chosen
+    first, by what `search.choose` does; `found` is its record.
     """
 
     module: Stepped
@@ -23,6 +25,8 @@ class Job(ABC):
     title: str
     about: dict[str, str]
     large: bool = False
+    search: Search | None = None
+    found: dict | None = None
 
     def callbacks(self) -> Sequence[pl.Callback]:
         """Return callbacks that come before the rounds' own."""

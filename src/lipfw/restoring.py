@@ -1,4 +1,4 @@
-"""Runs that restore pictures: by fitting an untrained network, or by seeking a generator's codes."""
+"""Runs that restore pictures: by fitting an untrained network, by seeking a generator's codes, or by neither."""
 import copy
 import json
 import math
@@ -13,6 +13,7 @@ from rich.table import Table
 
 from lipfw.errors import InputError
 from lipfw.files import write_atomic
+from lipfw.fit.baseline import Baseline
 from lipfw.fit.evaluation import psnr, ssim
 from lipfw.fit.memory import check_memory
 from lipfw.fit.restoration import Restoration
@@ -22,7 +23,9 @@ from lipfw.image.read import read
 from lipfw.image.write import sheet
 from lipfw.job import Job
 from lipfw.problem import Problem
+from lipfw.pruner.none import Dense
 from lipfw.recorder import Recorder
+from lipfw.search import check
 from lipfw.summary import closing, panels, rounds_table
 
 
@@ -38,13 +41,18 @@ class Restoring(Job):
         for p in self.problems:      # super-resolution makes pictures larger than the file
             check_pixels(f"the restored {p.name}", p.shape[2], p.shape[1], cfg.image.max_pixels)
         prior = instantiate(cfg.prior)(shapes=[p.shape for p in self.problems])
+        if prior.search is not None:
+            check(prior.search, cfg.pruner, self.problems)
+            self.search = prior.search
         self.pruning = IterativePruning(instantiate(cfg.pruner))
+        if prior.fits == "nothing" and not isinstance(self.pruning.pruner, Dense):
+            raise InputError("fit=baseline fits no network, of which nothing can be pruned; use pruner=none")
         if prior.fits == "code" and not (prior.trained or self.pruning.pruner.brings_weights):
             raise InputError("prior.weights=null is an untrained generator, none of whose codes makes the picture; "
                              "give it weights (prior.weights=faces32, or a file), or those of tickets by pruner=ticket")
         fit = copy.deepcopy(cfg).fit
         fit.pop("batch_seeds", None)        # around a fit, not in it
-        self.module: Restoration = instantiate(fit)(problems=self.problems, prior=prior,
+        self.module: Restoration | Baseline = instantiate(fit)(problems=self.problems, prior=prior,
                                                     precision=cfg.trainer.precision)
         if device is not None:
             check_memory(prior, device, fits)   # of the codes that the module has drawn, too

@@ -32,11 +32,13 @@ from lipfw.fit.trainer import device_name, make_trainer
 from lipfw.folder import group_digest, label_parts, members, run_folder, told
 from lipfw.interrupt import Interrupted, heed
 from lipfw.job import Job
-from lipfw.lock import alone
+from lipfw.lock import Claim, alone
 from lipfw.malloc import keep_freed_memory
+from lipfw.prior.isnas import Search
 from lipfw.records import Records
 from lipfw.redact import tree
 from lipfw.restoring import Restoring
+from lipfw.search import choose, of_finalist, with_network
 from lipfw.tracking import close_logger, end_loggers, log_result, open_logger
 from lipfw.training import Training
 
@@ -70,6 +72,8 @@ def _run(cfg: DictConfig, command: str | None, side: Side | None = None) -> dict
     """
     shown, folder = told(cfg), run_folder(cfg)      # before the next line: it forgets which values are secrets
     cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
+    if get_class(cfg.fit._target_).cpu_only:
+        cfg.trainer.accelerator = "cpu"
     quiet = choice("trainer.progress", cfg.trainer.progress, ("auto", False)) is False
     console = Console(quiet=quiet) if side is None else side.console
     done = folder / "result.json"
@@ -80,9 +84,11 @@ def _run(cfg: DictConfig, command: str | None, side: Side | None = None) -> dict
             heed("before the first step")
             folder.mkdir(parents=True, exist_ok=True)
             with alone(folder) as claim:
-                job.module.after_step.append(claim.check)
                 if not done.exists():       # nobody else has finished it meanwhile
                     with _reason_left(folder):
+                        if job.search is not None:
+                            job = _searched(cfg, shown, folder, console, side, job, claim)
+                        job.module.after_step.append(claim.check)
                         return _fit(cfg, shown, folder, console, command, side, job)
     result = json.loads(done.read_text())
     ended = f" ({result['ended']})" if result.get("ended") else ""
@@ -130,8 +136,16 @@ def _build(cfg: DictConfig, fits: int) -> Job:
     device = device_name(cfg.trainer.accelerator)
     check_kernel(cfg.fit.get("kernel", "auto"), device)
     job = parts(cfg, instantiate(cfg.image), device, fits)
-    job.pruning.prepare(job.module)     # refuses a foreign ticket before anything is written
+    if job.search is None:
+        job.pruning.prepare(job.module)     # refuses a foreign ticket before anything is written
+    else:       # the network is another one later, and the finalists' fits must be possible, too
+        job.pruning.plan(job.module)
+        _build(_of_finalist(cfg, job.search, job.search.candidate(0), Path()), fits)
     return job
+
+
+def _of_finalist(cfg: DictConfig, search: Search, options: dict, folder: Path) -> DictConfig:
+    return OmegaConf.create(of_finalist(OmegaConf.to_container(cfg), options, search.finalist_steps, folder))
 
 
 def parts(cfg: DictConfig, pictures, device: str | None, fits: int = 1) -> Job:
@@ -147,6 +161,29 @@ def parts(cfg: DictConfig, pictures, device: str | None, fits: int = 1) -> Job:
         fit, name = cfg.fit._target_.rpartition(".")[2], cfg.task._target_.split(".")[-2]
         raise InputError(f"task={name} {does}, which {fit} does not; use {_JOBS[does][1]}")
     return _JOBS[does][0](cfg, task, pictures, device, fits)
+
+
+def _searched(cfg: DictConfig, shown: dict, folder: Path, console: Console, side: Side | None, job: Job,
+              claim: Claim) -> Job:
+    """Return the job on the network that is chosen of many: the finalists' fits are runs inside the folder."""
+    fits = side.fits if side is not None else 1
+    tell = partial(console.print, highlight=False, soft_wrap=True)
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(shown))        # from now on it is seen to be a run's folder
+
+    def fit(options: dict) -> tuple[Path, float]:
+        one, told_of = (_of_finalist(c, job.search, options, folder) for c in (cfg, OmegaConf.create(shown)))
+        below = run_folder(one)
+        if not (below / "result.json").exists():
+            below.mkdir(parents=True, exist_ok=True)
+            finalist = _build(one, fits)
+            finalist.module.after_step.append(claim.check)
+            _fit(one, OmegaConf.to_container(told_of), below, Console(quiet=True), None, side, finalist)
+        return below, json.loads((below / "result.json").read_text())["seconds"]
+
+    record = choose(job.search, job.problems, folder, tell, fit, device_name(cfg.trainer.accelerator))
+    found = _build(OmegaConf.create(with_network(OmegaConf.to_container(cfg), record["chosen"])), fits)
+    found.found = record
+    return found
 
 
 def _fit(cfg: DictConfig, shown: dict, folder: Path, console: Console, command: str | None, side: Side | None,
@@ -215,6 +252,7 @@ def _result(folder: Path, shown: dict, job: Job, recorder: Records) -> dict:
     origins = getattr(pruner, "origins", list)()
     return {
         "run": folder.name, "best_round": best, "rounds": rounds, **({"tickets": origins} if origins else {}),
+        **({"search": job.found} if job.found is not None else {}),
         **job.finish(folder, recorder, rounds, best),
         "seconds": round(sum(r["seconds"] for r in rounds), 3),
         "versions": {"lipfw": __version__, "torch": torch.__version__, "pytorch_lightning": pl.__version__,

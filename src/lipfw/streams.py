@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-_global = threading.RLock()     # torch's global generator is one for all threads
+one_at_a_time = threading.RLock()       # torch's global generator is one for all threads
 
 
 def stream_seed(seed: int, purpose: str, step: int = 0) -> int:
@@ -29,6 +29,6 @@ def stream(seed: int, purpose: str, step: int = 0, device: torch.device | str = 
 @contextlib.contextmanager
 def global_stream(seed: int, purpose: str) -> Iterator[None]:
     """Seed torch's global CPU generator inside the block and restore it after: for torch's own initialisation."""
-    with _global, torch.random.fork_rng(devices=[]):
+    with one_at_a_time, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(stream_seed(seed, purpose))
         yield

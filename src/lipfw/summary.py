@@ -39,7 +39,7 @@ def rounds_table(result: dict) -> Table:
             cells += [f"{r[f'psnr_{k}']:.2f}" for k in ("peak", "picked", "final")]
             cells += [f"{r['ssim_picked']:.3f}" if r["ssim_picked"] is not None else "-"]
         cells += [f"{r['mse_picked']:.4f}"] if generated else []
-        stopped = r["step_last"] < result["config"]["fit"]["steps"]
+        stopped = r["step_last"] < result["config"]["fit"].get("steps", 1)
         table.add_row(*cells, f"{r['step_picked']}" + f" of {r['step_last']}" * stopped, spoken(r["seconds"]))
     return table
 

@@ -122,7 +122,8 @@ class Checkpoint(pl.Callback):
 
     def _save(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         module.settle()
-        if not bool(torch.stack([torch.isfinite(p).all() for p in module.parameters()]).all()):
+        finite = [torch.isfinite(p).all() for p in module.parameters()]
+        if finite and not bool(torch.stack(finite).all()):
             raise diverged(module, trainer.current_epoch, module.step, "weights are")
         write_atomic(self.path, lambda p: trainer.save_checkpoint(p), keep=before(self.path))
         self._last = time.monotonic()

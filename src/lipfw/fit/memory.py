@@ -43,7 +43,10 @@ def check_memory(prior: Prior, device: str, fits: int = 1) -> None:
         there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     else:
         return
-    need = bytes_needed(prior) * fits
+    try:
+        need = bytes_needed(prior) * fits
+    except RuntimeError:        # a network of the user's own that takes no piece of its code
+        return
     if need > there:
         _, h, w = max(prior.shapes, key=lambda s: s[1] * s[2])
         many, remedy = ("", "use a smaller picture (image.size=) or network (prior.channels=)") if prior.at_once == 1 \

@@ -55,6 +55,8 @@ class Restoration(Stepped):
                  kernel: str = "auto", precision: int | str = 32, objective: str = "ls", restarts: int = 1,
                  bucket: int = 20, tv: float = 0.0):
         super().__init__(steps, log_every, steps_per_batch)
+        if prior.fits == "nothing":
+            raise InputError("prior=none has nothing to fit and is for fit=baseline; use e.g. prior=skip")
         self.lr = number("fit.lr", lr, 0, 10, open_low=True)
         self.smoothing = number("fit.smoothing", smoothing, 0, 1, open_high=True)
         self.tv = number("fit.tv", tv, 0, 1e6)

@@ -10,6 +10,7 @@ from lipfw.errors import InputError
 from lipfw.fit.stopping import rises
 from lipfw.mask import Degenerate, Mask, prunable
 from lipfw.measures import connected
+from lipfw.pruner.none import Dense
 from lipfw.pruner.pruner import Fit, Pruner
 
 
@@ -52,7 +53,7 @@ class IterativePruning(pl.Callback):
     @property
     def densities(self) -> list[float]:
         """Kept fraction of the prunable weights, round by round, as planned."""
-        return [c / self.total for c in self.counts]
+        return [c / self.total if self.total else 1.0 for c in self.counts]
 
     def density(self) -> float:
         """Return the kept fraction of the prunable weights in this round."""
@@ -73,6 +74,8 @@ class IterativePruning(pl.Callback):
     def plan(self, module: pl.LightningModule) -> None:
         """Set the network's first weights and count the rounds. Raises InputError for what does not go together."""
         network = self.network(module)
+        if not prunable(network) and not isinstance(self.pruner, Dense):
+            raise InputError("the network has no convolutions, whose weights are what pruners remove; use pruner=none")
         self.pruner.prepare(network)
         self.total = sum(p.numel() for p in prunable(network).values())
         self.counts = self.pruner.counts(network)
@@ -241,7 +244,7 @@ def check_connected(network: nn.Module, mask: Mask, shape: torch.Size) -> None:
     """
     try:
         there = connected(network, mask, shape[1:])
-    except ValueError:      # a network whose paths can't be told
+    except (ValueError, RuntimeError):      # a network whose paths can't be told, e.g. one that knows float32 alone
         return
     if not there:
         empty = mask.empty()

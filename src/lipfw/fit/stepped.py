@@ -23,6 +23,7 @@ class Stepped(pl.LightningModule):
     does: str                           # what it is for: a task says the same of itself
     recorded: Sequence[str] = ()        # names of what a record holds besides its step
     shorter = "fit.steps="              # options that make a fit take less time
+    cpu_only = False                    # a GPU, if there is one, is of no use
 
     def __init__(self, steps: int, log_every: int, steps_per_batch: int):
         super().__init__()

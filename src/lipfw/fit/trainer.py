@@ -1,7 +1,8 @@
 """The Lightning Trainer as every fit here uses it: one device, one epoch a round, and quiet."""
+import contextlib
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -10,6 +11,23 @@ from pytorch_lightning.loggers import Logger
 
 from lipfw.errors import InputError, choice
 from lipfw.fit.checkpoint import Here
+from lipfw.streams import one_at_a_time
+
+_isolated = pl.trainer.trainer.isolate_rng
+
+
+@contextlib.contextmanager
+def _isolated_alone(include_cuda: bool = True) -> Iterator[None]:
+    """Do Lightning's isolate_rng, by which each fit begins, while no other thread draws its network's weights.
+
+    It puts torch's global generator back to where it was a moment ago: a thread that has drawn numbers meanwhile would
+    draw them again.
+    """
+    with one_at_a_time, _isolated(include_cuda):
+        yield
+
+
+pl.trainer.trainer.isolate_rng = _isolated_alone
 
 
 def device_name(accelerator: str) -> str:

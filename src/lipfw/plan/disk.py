@@ -18,6 +18,7 @@ from lipfw.mask import prunable
 _STEP, _ROUND, _PER_PICTURE, _TEXT = 180, 550, 350, 3_000       # of a line, of each picture in it; config and versions
 _TICKET, _TENSOR = 1_200, 150           # a ticket's header, with what it tells of its origin; an entry of a tensor
 _LOGGED_STEP, _LOGGER = 820, 25_000     # wandb: of a recorded step, and what it writes once
+_CANDIDATE = 150        # of a line in candidates.jsonl
 _CAPTIONS, _PANELS, _PANEL = 20_000, 4, 256     # compare.png: its white and its letters, its panels, their height
 
 
@@ -53,6 +54,9 @@ def disk_of(job: Job, cfg: DictConfig, pictures: Sequence[Picture] | None) -> Di
     several = len(pictures) if pictures is not None and len(pictures) > 1 else 0
     lines = records * _STEP + 2 * rounds * (_ROUND + several * _PER_PICTURE) + _TEXT
     done = tickets + rounds * of_rounds + once + lines
+    if job.search is not None:      # finalists leave what a dense run does
+        finalist = of_rounds + once + (job.search.finalist_steps // module.log_every + 1) * _STEP + 2 * _ROUND + _TEXT
+        done += job.search.candidates * _CANDIDATE + job.search.finalists * finalist * (job.search.finalists > 1)
     if isinstance(module, Adversarial) and not tickets:
         done += (state + _size(module.critic.state_dict().values())) // (2 if job.task.half else 1)
     if cfg.logger.get("_target_") is not None:      # the logger keeps copies of tickets and pictures

@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from lipfw.fit.adversarial import Adversarial, at_scale
+from lipfw.fit.baseline import Baseline
 from lipfw.fit.classification import Classification
 from lipfw.fit.eager import Eager
 from lipfw.fit.estimate import probe
@@ -52,6 +53,8 @@ def step_flops(module: Stepped) -> dict[int, int] | None:
     """
     if isinstance(module, Adversarial):
         return {scale: _of_training(module, scale) for scale in module.steps_on()}
+    if isinstance(module, Baseline):
+        return {0: 0}       # it does not compute with torch
     if isinstance(module, Classification):
         return {0: _of_classification(module)}
     return {0: _of_restoration(module)} if isinstance(module, Restoration) else None

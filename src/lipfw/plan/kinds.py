@@ -18,8 +18,8 @@ _VALUES = {
              "downsample", "seed"},
     "prior": {"jitter", "seed", "redraw"},
     "pruner": {"seed", "exempt", "scores", "doubled", "draws", "steps"},
-    "fit": {"lr", "smoothing", "target", "penalty", "drift", "mirror", "seed", "steps_per_batch", "drops", "momentum",
-            "weight_decay"},
+    "fit": {"lr", "smoothing", "target", "penalty", "drift", "mirror", "seed", "sigma", "steps_per_batch",
+            "drops", "momentum", "weight_decay"},
     "trainer": {"checkpoint_seconds", "progress"},
 }
 # and those of a fit that say how many steps there are, or which count, and not what one takes

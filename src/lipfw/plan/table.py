@@ -24,7 +24,7 @@ def kinds_table(works: Sequence[Work]) -> Table:
 def totals(works: Sequence[Work]) -> str:
     """Return a line with the sums."""
     runs, rounds = (sum(n) for n in zip(*((w.runs, w.runs * len(w.steps)) for w in works), strict=True))
-    steps = sum(w.runs * sum(w.steps) for w in works)
+    steps = sum(w.runs * w.steps_a_run for w in works)
     flops = sum(w.runs * w.flops_a_run for w in works)
     return (f"{runs:,} run{'s' * (runs != 1)}, {rounds:,} round{'s' * (rounds != 1)}, {steps:,} steps, "
             f"{rounded(flops / 1e15)} PFLOP")
@@ -124,7 +124,7 @@ def figures_table(figures: Sequence[Figure]) -> Table:
             continue
         table.add_row(f.name, f.about, f"{sum(w.runs for w in f.works):,}",
                       f"{sum(w.runs * len(w.steps) for w in f.works):,}",
-                      rounded(sum(w.runs * sum(w.steps) for w in f.works) / 1e6),
+                      rounded(sum(w.runs * w.steps_a_run for w in f.works) / 1e6),
                       rounded(sum(w.runs * w.flops_a_run for w in f.works) / 1e15),
                       size(sum(w.runs * w.disk.done for w in f.works)))
     return table

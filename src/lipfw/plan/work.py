@@ -28,8 +28,9 @@ from lipfw.run import parts
 class Work:
     """What one cell of a kind takes. `side` runs are in a cell; `cells` are of the kind.
 
-    `steps` are those of each round; `flops` are of a step of the dense network, by scale, and `shares` the part of a
-    round's steps that is done on each. `seconds` are those of a step in each round, measured, None where they are not.
+    `steps` are those of each round, `searched` those of finalists before them; `flops` are of a step of the dense
+    network, by scale, and `shares` the part of a round's steps that is done on each. `seconds` are those of a step in
+    each round, measured, None where they are not.
     """
 
     task: str
@@ -46,6 +47,12 @@ class Work:
     side: int = 1
     seconds: tuple[float, ...] | None = None
     remarks: tuple[str, ...] = ()
+    searched: int = 0
+
+    @property
+    def steps_a_run(self) -> int:
+        """Of all rounds, and of what is before them."""
+        return self.searched + sum(self.steps)
 
     @property
     def runs(self) -> int:
@@ -59,19 +66,20 @@ class Work:
     @property
     def flops_a_run(self) -> float:
         """Over all rounds, as if nothing were removed."""
-        return sum(self.steps) * self.flops_a_step
+        return self.steps_a_run * self.flops_a_step
 
     def hours_here(self) -> float | None:
         """Return the hours of a cell on this machine, by the measured steps."""
         if self.seconds is None:
             return None
-        return self.side * sum(s * n for s, n in zip(self.seconds, self.steps, strict=True)) / 3600
+        first = self.seconds[0] * self.searched     # finalists are dense, as round 0 is
+        return self.side * (first + sum(s * n for s, n in zip(self.seconds, self.steps, strict=True))) / 3600
 
     def hours_on(self, device: Device, utilisation: float, floor: float) -> float:
         """Return the hours of a cell on a device that does a part of its peak, but no step in less than `floor` s."""
         rate = device.rate(self.precision)[0] * 1e12 * utilisation
         step = sum(share * max(self.side * self.flops[s] / rate, floor) for s, share in self.shares.items())
-        return sum(self.steps) * step / 3600
+        return self.steps_a_run * step / 3600
 
 
 @dataclass
@@ -101,7 +109,12 @@ class Planner:
         pruning.plan(module)
         network, densities, steps = pruning.network(module), pruning.densities, pruning.steps(module)
         remarks = [] if cfg.fit.get("stop") is None else ["fit.stop ends rounds early"]
+        remarks += ["fit=baseline computes on the CPU, also where there is a GPU"] if module.cpu_only else []
         remarks += [] if pruning.pruner.stop is None else ["pruner.stop ends runs early"]
+        searched = 0 if job.search is None else job.search.fitted
+        remarks += [] if job.search is None else [
+            f"prior=isnas: {searched:,} steps of finalists come before the rounds; each step is counted as one of the "
+            "first candidate, though candidates differ; ranking them is not counted"]
         disk = disk_of(job, cfg, kind.pictures if isinstance(kind.pictures, list) else None)
         seconds = None
         if self.measure:
@@ -120,7 +133,7 @@ class Planner:
         return Work(task, _shapes(kind.pictures, module), prior, pruner, module.precision,
                     sum(p.numel() for p in network.parameters()), tuple(steps), self._flops[kind.step],
                     {s: n / sum(on.values()) for s, n in on.items()}, disk, seconds=seconds,
-                    remarks=tuple(remarks))
+                    remarks=tuple(remarks), searched=searched)
 
     def _measured(self, kind: Kind, job: Job, densities: list[float]) -> list[float] | str:
         """Return the seconds of a step in each round, or why they can't be had."""
@@ -142,7 +155,7 @@ class Planner:
         module = job.module
         if any(b.is_meta for b in module.buffers()):
             raise InputError("its pictures are not here")
-        device = device_name(cfg.trainer.accelerator)
+        device = device_name("cpu" if module.cpu_only else cfg.trainer.accelerator)
         check_kernel(cfg.fit.get("kernel", "auto"), device)
         if isinstance(module, Restoration):
             check_memory(module.prior, device)

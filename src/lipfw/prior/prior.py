@@ -11,6 +11,7 @@ from lipfw.errors import InputError, choice, flag, number, whole
 from lipfw.streams import stream, stream_seed
 
 MOST_CHANNELS, MOST_SCALES = 65536, 32      # of a network that a file tells of
+_FROM_0 = ("cell", "skips")               # its arguments that count from 0
 
 
 class Prior(nn.Module):
@@ -23,16 +24,19 @@ class Prior(nn.Module):
     `shapes` are (C, H, W) of the pictures, `codes` their (1, c, h, w) inputs: one each, or one for all pictures, which
     then share the network's output too. `jitter` is the standard deviation of the Gaussian noise added to the code at
     each step. With `redraw` each round has codes of its own, as in the published code; else all have the same.
+    Without `sigmoid` the network's output is the picture as it is, not held in (0, 1).
     `architecture` tells which network it is, for tickets. With `bf16` set the network computes in bfloat16, its weights
     and its output staying float32.
     """
 
     bf16 = False
-    fits = "weights"                    # what a fit seeks: the network's weights, or the code
+    fits = "weights"                    # what a fit seeks: the network's weights, or the code; or nothing
     at_once = 1                         # pictures of which a step holds the graphs at one time
+    search = None                       # how another network is to be found before anything is fitted (`isnas`)
 
     def __init__(self, network: nn.Module, codes: Sequence[Tensor], shapes: Sequence[tuple[int, int, int]], *,
-                 jitter: float = 0.0, seed: int = 0, redraw: bool = False, architecture: Mapping | None = None):
+                 jitter: float = 0.0, seed: int = 0, redraw: bool = False, architecture: Mapping | None = None,
+                 sigmoid: bool = True):
         super().__init__()
         self.network = network
         self.critic: nn.Module | None = None        # what a generator was, or is to be, trained against
@@ -40,6 +44,7 @@ class Prior(nn.Module):
         self.jitter = number("prior.jitter", jitter, 0, 10)
         self.seed = whole("prior.seed", seed, least=0)
         self.redraw = flag("prior.redraw", redraw)
+        self.sigmoid = flag("prior.sigmoid", sigmoid)
         self.architecture = dict(architecture or {})
         if len(codes) not in (1, len(shapes)):
             raise ValueError(f"{len(codes)} codes for {len(shapes)} pictures")
@@ -77,8 +82,8 @@ class Prior(nn.Module):
                 z.copy_(uniform_code(*z.shape[1:], self.seed, i, round_))
 
     def squash(self, output: Tensor, index: int = 0) -> Tensor:
-        """Return the picture of a network's output: through the sigmoid, and cut."""
-        picture = torch.sigmoid(output)
+        """Return the picture of a network's output: through the sigmoid, if there is one, and cut."""
+        picture = torch.sigmoid(output) if self.sigmoid else output
         _, h, w = self.shapes[index]
         top, left = (picture.shape[2] - h) // 2, (picture.shape[3] - w) // 2
         return picture[:, :, top:top + h, left:left + w]
@@ -108,17 +113,21 @@ def rebuild(architecture: Mapping) -> nn.Module:
     """Return the network that `Prior.architecture` tells of, on torch's meta device: its structure, no weights.
 
     `architecture["network"]` names a module of this package, whose `NETWORK` is called with the other entries; the
-    network's `code_channels` says what code it takes. Raises InputError for another name or for arguments that the
-    network refuses.
+    network's `code_channels` says what code it takes. Raises InputError for another name, for arguments that the
+    network refuses, and for code of a user's own: what a file names is not executed.
     """
-    names = sorted(m.name for m in pkgutil.iter_modules(lipfw.prior.__path__) if m.name != "prior")
+    if architecture.get("network") == "custom":
+        raise InputError(f"its network is its user's own, {architecture.get('path')!r}, and no code is executed that a "
+                         "ticket names")
+    names = sorted(m.name for m in pkgutil.iter_modules(lipfw.prior.__path__) if m.name not in ("prior", "none"))
     arguments = dict(architecture)
     for name, value in arguments.items():       # it is what a file says: a depth of a million would be built
         for number_ in value if isinstance(value, list) else [value]:
-            most = MOST_SCALES if name == "depth" else MOST_CHANNELS
-            if name != "network" and not (type(number_) is int and 0 < number_ <= most):
+            least, most = int(name not in _FROM_0), MOST_SCALES if name == "depth" else MOST_CHANNELS
+            flags = name == "unused" and type(number_) is bool
+            if name != "network" and not flags and not (type(number_) is int and least <= number_ <= most):
                 raise InputError(f"no network can be built from the architecture {repr(arguments)[:200]}: {name} must "
-                                 f"be whole, at least 1 and at most {most}")
+                                 f"be whole, at least {least} and at most {most}")
     module = importlib.import_module(f"lipfw.prior.{choice('the network', arguments.pop('network', None), names)}")
     try:
         with torch.device("meta"):

@@ -6,7 +6,7 @@ from pathlib import Path
 from lipfw.errors import InputError
 from lipfw.files import write_text
 from lipfw.report.read import read_runs
-from lipfw.report.stats import compare, group
+from lipfw.report.stats import compare, group, overviews
 from lipfw.report.table import remarks, terminal, to_csv, to_markdown
 from lipfw.terminal import Parser, console, status, tell
 
@@ -46,7 +46,7 @@ def report(folders: Sequence[Path], out: Path) -> int:
     """
     runs = read_runs(folders)
     groups, twins = group(runs.finished)
-    comparisons = compare(groups)
+    comparisons, all_ways = compare(groups), overviews(groups)
     left_out = remarks(runs, twins)
     broken = [f"cannot read {folder}: {reason}" for folder, reason in runs.unreadable]
     screen, failed, written = console(), bool(broken), None
@@ -54,12 +54,12 @@ def report(folders: Sequence[Path], out: Path) -> int:
         try:
             out.mkdir(parents=True, exist_ok=True)
             write_text(out / "report.csv", to_csv(groups))
-            write_text(out / "report.md", to_markdown(groups, comparisons, left_out + broken))
+            write_text(out / "report.md", to_markdown(groups, comparisons, left_out + broken, all_ways))
             written = f"{out}/: report.csv, report.md"
         except OSError as e:        # the table is still worth printing
             failed = True
             broken.append(f"cannot write to {out}: {e.strerror or e}; choose another folder with --out DIR")
-        screen.print(terminal(groups, comparisons, screen))
+        screen.print(terminal(groups, comparisons, screen, all_ways))
     for line in (*left_out, *([written] if written else [])):
         screen.print(line, soft_wrap=True)
     sys.stdout.flush()

@@ -10,7 +10,8 @@ from lipfw.report.read import METRICS, Run, natural
 
 # options that <task>-<image>-<prior>-<pruner>, or pruner.path, already tells
 _TOLD = {*(f"{part}._target_" for part in ("task", "image", "prior", "pruner")),
-         "image.name", "image.set", "image.path", "pruner.path.options"}
+         "image.name", "image.set", "image.path", "pruner.path.options", "fit.method"}
+_SHARED = ("task", "image")     # groups of options: what is restored, by whatever
 _SAME = 0.001 + 1e-9        # sparsities no further apart than a thousandth are compared; and room for rounding
 
 
@@ -129,6 +130,33 @@ class Comparison:
         return [[row.stats[metric] if row else Stat.of([]) for row in column] for column in self.rows]
 
 
+@dataclass(frozen=True)
+class Overview:
+    """Groups that restore the same measurements by different priors or fits, classical methods among them.
+
+    `title` is what they share: the task, the image and the options of these.
+    """
+
+    title: str
+    groups: Sequence[Group]
+
+    @property
+    def rows(self) -> list[Row]:
+        """The row of each group: the round that most of its runs chose."""
+        return [max(g.rows, key=lambda r: r.chosen) for g in self.groups]
+
+    @property
+    def labels(self) -> list[str]:
+        """What tells the groups apart: `nlm`, `skip`, `skip imp rate=0.5`, `skip ticket of imp`."""
+        labels = []
+        for g in self.groups:
+            way = g.base.rpartition("-")[0]
+            parts = [way.rpartition("-")[2], *([] if g.pruner == "none" else [g.pruner]),
+                     *(_shown(k, v) for k, v in g.options.items() if k.partition(".")[0] not in (*_SHARED, "pruner"))]
+            labels.append(" ".join(parts).replace(f"path={way}-", "of "))
+        return labels
+
+
 def best(column: Iterable[Stat], lowest: bool = False) -> float | None:
     """Return the highest mean, or the lowest; None where there are no two different ones: none is better then."""
     means = {s.mean for s in column if s.mean is not None}
@@ -183,6 +211,22 @@ def compare(groups: Iterable[Group]) -> list[Comparison]:
     return found
 
 
+def overviews(groups: Iterable[Group]) -> list[Overview]:
+    """Return the overviews that can be made: of a clean picture that is known, and at least two priors or fits."""
+    problems: dict[str, list[Group]] = {}
+    for g in groups:
+        shared = {k: v for k, v in g.runs[0].options.items() if k.partition(".")[0] in _SHARED}
+        if g.has("psnr_picked"):
+            problems.setdefault(_text([g.base.split("-")[:2], shared]), []).append(g)
+    found = []
+    for members in problems.values():
+        if len({(g.base.split("-")[2], g.runs[0].options.get("fit._target_")) for g in members}) > 1:
+            told = {k: v for g in members for k, v in g.options.items() if k.partition(".")[0] in _SHARED}
+            found.append(Overview(" ".join(["-".join(members[0].base.split("-")[:2]),
+                                            *(_shown(k, v) for k, v in told.items())]), members))
+    return found
+
+
 def distinguishing(runs: Sequence[Run]) -> list[dict[str, object]]:
     """Return for each run, one a group, the options that tell it from the others.
 
@@ -198,6 +242,11 @@ def distinguishing(runs: Sequence[Run]) -> list[dict[str, object]]:
         for k, v in r.options.items():
             values.setdefault(scope(r, k), set()).add(_text(v))
     keys = {k for r in runs for k in r.options if k not in _TOLD}
+    fits: dict[str, set] = {}
+    for r in runs:
+        fits.setdefault(r.base.rpartition("-")[0], set()).add(r.options.get("fit._target_"))
+    if all(len(f) == 1 for f in fits.values()):     # which fit it is, is told by the prior, or by a classical method
+        keys.discard("fit._target_")
     keys -= {k for k in keys if all(_follows(r, k) for r in runs if k in r.options)}
     told = [{k: v for k, v in r.options.items() if k in keys and len(values[scope(r, k)]) > 1} for r in runs]
     alike: dict[str, list[int]] = {}

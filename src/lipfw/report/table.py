@@ -11,7 +11,7 @@ from rich.text import Text
 
 from lipfw.report.origin import spans
 from lipfw.report.read import METRICS, Runs
-from lipfw.report.stats import Comparison, Group, Row, Stat, Twin, best
+from lipfw.report.stats import Comparison, Group, Overview, Row, Stat, Twin, best
 
 _COMPARED = {"psnr_picked": "PSNR picked, dB", "mse_picked": "MSE picked, lower is better",
              "psnr_peak": "PSNR peak, dB", "swd": "distance, lower is better", "accuracy": "accuracy, %"}
@@ -21,6 +21,7 @@ _HEADS = {"psnr_peak": ("peak", "PSNR peak"), "psnr_picked": ("picked", "PSNR pi
           "swd": ("distance", "distance"), "accuracy": ("accuracy", "accuracy"),
           "accuracy_best": ("best", "accuracy best"), "train_accuracy": ("train", "accuracy in training"),
           "loss": ("loss", "loss")}         # in the terminal, and elsewhere
+_RESTORED = ("psnr_peak", "psnr_picked", "psnr_final", "ssim_picked")       # what overviews show
 # metric that a group of trainings has -> the metrics of its table, and by what its round is chosen
 _TRAINED = {"swd": (["swd"], "by the distance"),
             "accuracy": (["accuracy", "accuracy_best", "train_accuracy", "loss"], "by the training loss")}
@@ -55,10 +56,16 @@ def metrics(group: Group) -> list[str]:
             "ssim_picked", "loss"]
 
 
-def terminal(groups: Sequence[Group], comparisons: Sequence[Comparison], console: Console) -> Lines:
-    """Return the comparisons and one narrow table a group: 80 columns hold them. Numbers are rounded; CSV has all."""
+def terminal(groups: Sequence[Group], comparisons: Sequence[Comparison], console: Console,
+             overviews: Sequence[Overview] = ()) -> Lines:
+    """Return the overviews, the comparisons and one narrow table a group: 80 columns hold them.
+
+    Numbers are rounded; CSV has all.
+    """
     pm = "±" if console.encoding.lower().startswith("utf") else "+-"
     lines = []
+    for o in overviews:
+        lines += [Text(f"{o.title}: restorations (*: the best)", style="bold"), _overview(o, pm), Text("")]
     for c in comparisons:
         for metric, name in _compared(c):
             lines += [Text(f"{c.title}: {name} (*: the best)", style="bold"),
@@ -115,9 +122,21 @@ def to_csv(groups: Sequence[Group]) -> str:
     return text.getvalue()
 
 
-def to_markdown(groups: Sequence[Group], comparisons: Sequence[Comparison], remarks: Sequence[str]) -> str:
-    """Return the comparisons and one GitHub table a group, and below them what is not in the tables."""
+def to_markdown(groups: Sequence[Group], comparisons: Sequence[Comparison], remarks: Sequence[str],
+                overviews: Sequence[Overview] = ()) -> str:
+    """Return the overviews, the comparisons and one GitHub table a group, and below what is not in the tables."""
     text = []
+    for o in overviews:
+        columns = _marked_overview(o, lambda metric, stat, n: _long(stat, _spec(metric, ()), n), "**{}**")
+        heads = ["", "sparsity", "params left", "n", *(_HEADS[m][1] for m in _RESTORED), "seconds"]
+        rows = [[f"`{label}`", f"{r.sparsity:.2%}", f"{r.params_left:,.0f}", r.n, *cells,
+                 "-" if (s := r.stats["seconds"].mean) is None else f"{s:.1f}"]
+                for label, r, *cells in zip(o.labels, o.rows, *columns, strict=True)]
+        if (before := o.groups[0].degraded)["psnr"].n:
+            n = len(o.groups[0].runs)
+            rows.insert(0, ["degraded", "", "", n, "", _long(before["psnr"], ".2f", n), "",
+                            _long(before["ssim"], ".3f", n), ""])
+        text += [f"### `{o.title}`: restorations (bold: the best)", "", *_table(heads, rows, left=1), ""]
     for c in comparisons:
         for metric, name in _compared(c):
             spec = _spec(metric, (s.mean for column in c.stats(metric) for s in column))
@@ -195,6 +214,35 @@ def remarks(runs: Runs, twins: Sequence[Twin]) -> list[str]:
 
 
 # --- comparisons
+
+def _overview(o: Overview, pm: str) -> Table:
+    """Return a table of a row a group."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    table.add_column("", overflow="fold")
+    for head in ("sparse", "params", "n", *(_HEADS[m][0] for m in _RESTORED), "time"):
+        table.add_column(head, justify="right", no_wrap=True)
+    first = o.groups[0]
+    if first.degraded["psnr"].n:
+        n = len(first.runs)
+        table.add_row("degraded", "", "", str(n), "", _pair(first.degraded["psnr"], 2, n, pm), "",
+                      _pair(first.degraded["ssim"], 3, n, pm), "")
+    columns = _marked_overview(o, lambda m, stat, n: _pair(stat, 3 if m == "ssim_picked" else 2, n, pm), "*{}")
+    for label, r, *cells in zip(o.labels, o.rows, *columns, strict=True):
+        table.add_row(label, f"{r.sparsity:.2%}", _count(r.params_left), str(r.n), *cells,
+                      _time(r.stats["seconds"].mean))
+    return table
+
+
+def _marked_overview(o: Overview, cell: Callable[[str, Stat, int], str], mark: str) -> list[list[str]]:
+    """Return the cells of each metric's column, the best ones put into `mark`."""
+    columns = []
+    for metric in _RESTORED:
+        most = best(r.stats[metric] for r in o.rows)
+        texts = [cell(metric, r.stats[metric], r.n) for r in o.rows]
+        columns.append([mark.format(t) if r.stats[metric].mean is not None and r.stats[metric].mean == most else t
+                        for t, r in zip(texts, o.rows, strict=True)])
+    return columns
+
 
 def _compared(c: Comparison) -> list[tuple[str, str]]:
     """Return (metric, name) of what has a value: nothing, where the clean picture is not known."""

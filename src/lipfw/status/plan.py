@@ -88,7 +88,7 @@ def _steps(fit: Mapping, config: Mapping, done: Sequence[Mapping]) -> int | None
         return _growing(fit, config)
     if kind in ("FineTuning", "Classification"):    # the number of pictures is in no config; no round ends early
         return done[0]["step_last"] if done else None
-    return fit["steps"]
+    return 1 if kind == "Baseline" else fit["steps"]
 
 
 def _growing(fit: Mapping, config: Mapping) -> int | None:

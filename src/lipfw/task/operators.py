@@ -1,6 +1,7 @@
 """The forward operators A of the restoration tasks: linear maps from a picture to its measurement.
 
 Each takes (B, C, H, W) in [0, 1]; `view(y)` shows a measurement as a picture of the restored size.
+`kind`, if an operator has it, says which classical methods know what to do (`lipfw.classical`).
 """
 import math
 
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 
 class Identity(nn.Module):
     """A(x) = x."""
+
+    kind = "identity"
 
     def forward(self, x: Tensor) -> Tensor:
         return x
@@ -21,6 +24,8 @@ class Identity(nn.Module):
 
 class Hide(nn.Module):
     """A(x) = m * x with a mask m, (1, 1 or C, H, W), 1 where a pixel is known and 0 where it is missing."""
+
+    kind = "mask"
 
     def __init__(self, known: Tensor):
         super().__init__()
@@ -35,6 +40,27 @@ class Hide(nn.Module):
 
     def view(self, y: Tensor) -> Tensor:
         """Return the measurement itself: missing pixels are black."""
+        return y
+
+
+class Blur(nn.Module):
+    """A(x) = k * x, a convolution of each channel with a kernel (h, w) of odd sides; the picture goes on as its mirror
+    image beyond its edges, without repeating the pixel on the edge.
+    """
+
+    def __init__(self, kernel: Tensor):
+        super().__init__()
+        if not all(side % 2 for side in kernel.shape):
+            raise ValueError(f"a kernel of {tuple(kernel.shape)} has no pixel in its middle")
+        self.register_buffer("kernel", kernel.flip(0, 1)[None, None], persistent=False)     # conv2d does not flip it
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, w = (side // 2 for side in self.kernel.shape[2:])
+        x = nn.functional.pad(x, (w, w, h, h), mode="reflect")
+        return nn.functional.conv2d(x, self.kernel.expand(x.shape[1], -1, -1, -1), groups=x.shape[1])
+
+    def view(self, y: Tensor) -> Tensor:
+        """Return the measurement itself."""
         return y
 
 
@@ -57,6 +83,8 @@ class Downsample(nn.Module):
     It is separable and runs as one small matrix a side, so that it is exact, differentiable and deterministic on every
     device: A(x) = R x C^T.
     """
+
+    kind = "downsampling"
 
     def __init__(self, factor: int, height: int, width: int):
         super().__init__()
