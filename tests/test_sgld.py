@@ -230,7 +230,8 @@ def test_on_a_gpu_the_graph_adds_the_noise_of_the_eager_step(sample):
             module = sample().to("cuda")
             network, mask = module.prior.network, None
             if density < 1:
-                mask = Mask({n: torch.rand(w.shape, generator=stream(1, n)) < 0.3 for n, w in prunable(network).items()})
+                drawn = {n: torch.rand(w.shape, generator=stream(1, n)) for n, w in prunable(network).items()}
+                mask = Mask({n: d < density for n, d in drawn.items()})
                 mask.apply(network)
             stepper = kind(module, torch.optim.Adam(network.parameters(), lr=0.0, fused=True), mask)
             for step in range(8):
