@@ -358,20 +358,23 @@ def held(mask, network):
     return all((network[n][~m] == 0).all() for n, m in mask.items()) and any(network[n].any() for n in mask)
 
 
-@pytest.mark.parametrize("rewind_step, retrain", [(0, "all"), (4, "all"), (4, "remaining")])
+@pytest.mark.parametrize("rewind_step, retrain", [(0, "all"), (4, "all"), (4, "remaining"), (None, "all")])
 @pytest.mark.parametrize("pruner", [IMP, Random])
 def test_rounds_rewind_everything_and_hold_the_ladder_in_both_networks(follow, pruner, rewind_step, retrain):
-    """Rewound to a step of round 0, Adam has memories of removed weights, which must not move them."""
+    """Rewound to a step of round 0, Adam has memories of removed weights, which must not move them. Without rewinding a
+    round starts from what the last one left, and Adam remembers nothing.
+    """
     module, watch = tuning(), Watch()
     options = dict(rounds=3, rate=0.3, rewind_step=rewind_step, retrain=retrain)
     leader, following = follow(module, pruner(**options), pruner(**options), watch)
-    base = watch.starts[0][0] if rewind_step == 0 else watch.steps[rewind_step - 1][1]
+    base = watch.steps[rewind_step - 1][1] if rewind_step else watch.starts[0][0]
     steps = 6 if retrain == "all" else 2
     assert [sum(r == round_ for r, _ in watch.steps) for round_ in range(4)] == [6, steps, steps, steps]
     left = {key: sum(p.numel() for p in prunable(n).values()) for key, n in module.networks().items()}
     before = {}
     for round_ in (1, 2, 3):
         (start, optimizers), (_, masks) = watch.starts[round_], watch.ends[round_]
+        base = watch.ends[round_ - 1][0] if rewind_step is None else base
         mask_of = {"network": masks["prior.network"], "average": masks["prior.network"], "critic": masks["critic"]}
         for name, mask in mask_of.items():
             left[name] -= round(0.3 * left[name])

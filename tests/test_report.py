@@ -479,6 +479,17 @@ def replay(folder, seed, found, pruner="ticket", path="runs/x", init="ticket", *
     return make(folder, c, made, 0, tickets=found, **more)
 
 
+def test_tickets_stand_at_the_sparsity_that_they_were_found_with(tmp_path):
+    """Layers that another network has in another shape are kept whole there, and the whole is less sparse."""
+    make(tmp_path / "a/0", config(0), rounds((0, 30), (0.5, 29), (0.79, 28)), 0)
+    make(tmp_path / "a/1", config(0, pruner="ticket", pruner__path="x"), rounds((0, 31), (0.493, 32), (0.777, 33)), 0,
+         tickets=[ticket(r, s, label="classify-cifar10-classifier-imp") for r, s in enumerate((0, 0.5, 0.79))])
+    (c,) = compared(tmp_path / "a")
+    assert c.sparsities == [0, 0.5, 0.79]
+    assert [[r.stats["psnr_picked"].mean for r in column] for column in c.rows] == [[30, 31], [29, 32], [28, 33]]
+    assert [r.sparsity for r in c.groups[1].rows] == [0, 0.493, 0.777]      # its own table tells its own
+
+
 def labels(folder):
     groups, twins = stats.group(read.read_runs([folder]).finished)
     return [(g.label, len(g.runs)) for g in groups], twins

@@ -221,6 +221,28 @@ def test_the_graph_has_a_generator_for_the_weights(sample, monkeypatch):
     assert all(torch.equal(v, ends[1][k]) for k, v in ends[0].items())
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_on_a_gpu_the_graph_adds_the_noise_of_the_eager_step(sample):
+    """Nothing moves but by the noise: the same numbers, for all and for kept weights."""
+    for density in (1.0, 0.3):
+        ends = []
+        for kind in (Eager, Graphed):
+            module = sample().to("cuda")
+            network, mask = module.prior.network, None
+            if density < 1:
+                drawn = {n: torch.rand(w.shape, generator=stream(1, n)) for n, w in prunable(network).items()}
+                mask = Mask({n: d < density for n, d in drawn.items()})
+                mask.apply(network)
+            stepper = kind(module, torch.optim.Adam(network.parameters(), lr=0.0, fused=True), mask)
+            for step in range(8):
+                module.now.fill_(step + 1)
+                stepper.step(step)
+            assert (kind is Graphed) == (getattr(stepper, "graph", None) is not None)
+            ends.append({n: w.detach().cpu() for n, w in prunable(network).items()})
+        for name, end in ends[0].items():
+            torch.testing.assert_close(ends[1][name], end, atol=1e-6, rtol=1e-5)
+
+
 def test_mistakes_are_told_in_one_line(sample, picture):
     for options, told in [({"burn_in": 13}, "fit.burn_in=13 and fit.thin=3 leave no sample in fit.steps=14"),
                           ({"burn_in": "120%"}, "fit.burn_in must be a whole number of at least 0 or a percentage"),

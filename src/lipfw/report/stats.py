@@ -100,6 +100,9 @@ class Group:
 class Comparison:
     """At least two groups that differ in their pruner and its options alone, at sparsities that two of them reached.
 
+    Replayed tickets stand at the sparsity that they were found with: layers that fit no longer are kept whole, and make
+    theirs a little smaller.
+
     `title` is what their labels share. `sparsities` has the mean of each column, `rows[c]` its row of each group, None
     for a group that has none there.
     """
@@ -202,7 +205,8 @@ def compare(groups: Iterable[Group]) -> list[Comparison]:
             continue
         told = {k: v for g in members for k, v in g.options.items() if not k.startswith("pruner.")}
         title = " ".join([members[0].base.rpartition("-")[0], *(_shown(k, v) for k, v in told.items())])
-        found.append(Comparison(title, members, [statistics.mean(r.sparsity for r in c.values()) for c in columns],
+        found.append(Comparison(title, members, [statistics.mean(_place(members[i], r) for i, r in c.items())
+                                                 for c in columns],
                                 [[c.get(i) for i in range(len(members))] for c in columns]))
     return found
 
@@ -287,18 +291,25 @@ def _by_sparsity(groups: Sequence[Group]) -> list[dict[int, Row]]:
     Rows of nearly the same sparsity share a column, the nearest ones first, and no two of one group.
     """
     columns = [{i: r} for r, i in sorted(((r, i) for i, g in enumerate(groups) for r in g.rows),
-                                         key=lambda pair: pair[0].sparsity)]
+                                         key=lambda pair: _place(groups[pair[1]], pair[0]))]
 
     def width(c: int) -> float:
         """How far apart the sparsities of columns c and c + 1 are, at most."""
         if columns[c].keys() & columns[c + 1].keys():
             return math.inf
-        both = [r.sparsity for r in (columns[c] | columns[c + 1]).values()]
+        both = [_place(groups[i], r) for i, r in (columns[c] | columns[c + 1]).items()]
         return max(both) - min(both)
 
     while len(columns) > 1 and width(nearest := min(range(len(columns) - 1), key=width)) <= _SAME:
         columns[nearest:nearest + 2] = [columns[nearest] | columns[nearest + 1]]
     return columns
+
+
+def _place(group: Group, row: Row) -> float:
+    """Return the sparsity that a row is compared at."""
+    tickets = [r.found[0].sparsities[row.round] for r in group.runs
+               if len(r.found) == 1 and row.round < len(r.found[0].sparsities)]
+    return statistics.mean(tickets) if tickets else row.sparsity
 
 
 def _lost(run: Run) -> float | None:
