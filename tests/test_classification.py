@@ -195,6 +195,11 @@ def test_the_published_schedule(train):
     assert train(tiny(epochs=2, drops=[]), Dense()).rates == [0.05] * 6
 
 
+@pytest.mark.parametrize("epochs, drops, after", [(100, [0.29, 0.57], [29, 57]), (7, [0.5, 1], [3, 7])])
+def test_a_part_of_the_epochs_is_what_it_says(epochs, drops, after):
+    assert tiny(epochs=epochs, drops=drops).drops == after      # 0.29 * 100 is a little less than 29
+
+
 @pytest.mark.parametrize("batch, steps", [(5, 3), (17, 1), (16, 1), (256, 1), (1, 17)])
 def test_what_fills_no_batch_is_left_out_but_never_all(batch, steps):
     module = tiny(epochs=1, batch=batch)
