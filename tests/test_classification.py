@@ -341,6 +341,7 @@ def test_what_fits_is_the_tickets_and_the_rest_the_runs_own(tmp_path, found, her
     for n, v in target.state_dict().items():
         assert torch.equal(v, fresh.state_dict()[n] if init == "fresh" or n in own else theirs[n]), n
     told = " ".join(pruner.remarks)
+    assert ("differs" in told) == (init == "ticket" and not whole)      # it is all that is the run's own
     assert all(n in told for n in whole) and ("linear" in told) == (init == "ticket" and "linear.weight" in own)
     assert all(o.get("kept_whole", []) == whole for o in pruner.origins())
 
