@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_dir
 from torch import nn
 from torch.nn.utils import prune
 
+from lipfw.classifying import Classifying
 from lipfw.cli import CONF
 from lipfw.errors import InputError
 from lipfw.fit.checkpoint import Checkpoint
@@ -409,6 +410,12 @@ def test_a_run_that_does_not_rewind_leaves_its_first_weights_with_the_tickets(go
     _, replayed = go("task=classify", "pruner=ticket", f"pruner.path={folder}/tickets/round_00.safetensors", *SMALL)
     keys = ("loss", "accuracy", "train_accuracy")
     assert [replayed["rounds"][0][k] for k in keys] == [result["rounds"][0][k] for k in keys]
+
+
+@pytest.mark.parametrize("accuracies, best, oracle", [([50.0, 50.0], 1, 1), ([60.0, 50.0], 1, 0), ([50.0, 60.0], 0, 1)])
+def test_no_other_round_is_called_better_that_is_as_good(accuracies, best, oracle):
+    rounds = [{"round": i, "accuracy": a} for i, a in enumerate(accuracies)]
+    assert Classifying.finish(None, Path(), None, rounds, best)["oracle_round"] == oracle
 
 
 def test_reports_status_and_tickets_know_classifiers(go, capsys, monkeypatch):
