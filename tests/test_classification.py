@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_dir
 from torch import nn
 from torch.nn.utils import prune
 
+from lipfw.classifying import Classifying
 from lipfw.cli import CONF
 from lipfw.errors import InputError
 from lipfw.fit.checkpoint import Checkpoint
@@ -195,6 +196,11 @@ def test_the_published_schedule(train):
     assert train(tiny(epochs=2, drops=[]), Dense()).rates == [0.05] * 6
 
 
+@pytest.mark.parametrize("epochs, drops, after", [(100, [0.29, 0.57], [29, 57]), (7, [0.5, 1], [3, 7])])
+def test_a_part_of_the_epochs_is_what_it_says(epochs, drops, after):
+    assert tiny(epochs=epochs, drops=drops).drops == after      # 0.29 * 100 is a little less than 29
+
+
 @pytest.mark.parametrize("batch, steps", [(5, 3), (17, 1), (16, 1), (256, 1), (1, 17)])
 def test_what_fills_no_batch_is_left_out_but_never_all(batch, steps):
     module = tiny(epochs=1, batch=batch)
@@ -336,6 +342,7 @@ def test_what_fits_is_the_tickets_and_the_rest_the_runs_own(tmp_path, found, her
     for n, v in target.state_dict().items():
         assert torch.equal(v, fresh.state_dict()[n] if init == "fresh" or n in own else theirs[n]), n
     told = " ".join(pruner.remarks)
+    assert ("differs" in told) == (init == "ticket" and not whole)      # it is all that is the run's own
     assert all(n in told for n in whole) and ("linear" in told) == (init == "ticket" and "linear.weight" in own)
     assert all(o.get("kept_whole", []) == whole for o in pruner.origins())
 
@@ -403,6 +410,12 @@ def test_a_run_that_does_not_rewind_leaves_its_first_weights_with_the_tickets(go
     _, replayed = go("task=classify", "pruner=ticket", f"pruner.path={folder}/tickets/round_00.safetensors", *SMALL)
     keys = ("loss", "accuracy", "train_accuracy")
     assert [replayed["rounds"][0][k] for k in keys] == [result["rounds"][0][k] for k in keys]
+
+
+@pytest.mark.parametrize("accuracies, best, oracle", [([50.0, 50.0], 1, 1), ([60.0, 50.0], 1, 0), ([50.0, 60.0], 0, 1)])
+def test_no_other_round_is_called_better_that_is_as_good(accuracies, best, oracle):
+    rounds = [{"round": i, "accuracy": a} for i, a in enumerate(accuracies)]
+    assert Classifying.finish(None, Path(), None, rounds, best)["oracle_round"] == oracle
 
 
 def test_reports_status_and_tickets_know_classifiers(go, capsys, monkeypatch):

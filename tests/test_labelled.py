@@ -276,6 +276,13 @@ def test_pictures_of_other_sizes_and_kinds_are_made_alike(tmp_path):
     wide.save(tmp_path / "d/x/0.png")       # grey, and its centre square is of one grey
     refused(lambda: load(str(tmp_path / "d")), "mixed sizes", "20x10", "image.size=")
     refused(lambda: load(str(tmp_path / "d"), size=6, resize="nearest"), "mixed sizes", "image.resize=lanczos")
+    for path in tmp_path.glob("d/*/*.png"):
+        wide.save(path)
+    with pytest.raises(InputError) as e:        # of one size, but not square: one of them tells it
+        load(str(tmp_path / "d"))
+    assert str(e.value).count("20x10") == 1
+    write_tree(tmp_path / "d", [f"{c}/{i}.png" for c in "xy" for i in range(3)])
+    wide.save(tmp_path / "d/x/0.png")
     data = load(str(tmp_path / "d"), size=6)
     assert data.size == 6 and any(bool((p == 200).all()) for x in (data.train, data.test) for p in x)
 

@@ -125,6 +125,16 @@ def test_only_kept_convolution_weights_get_noise(sample):
     assert noise.std() == pytest.approx(0.1, rel=4 / (2 * len(noise)) ** 0.5)
 
 
+@pytest.mark.parametrize("mask_of", [lambda n, w: None, lambda n, w: torch.rand(w.shape, generator=stream(1, n)) < 0.4])
+def test_the_layout_of_weights_makes_no_difference(sample, mask_of):
+    plain, last = sample().prior.network, sample().prior.network.to(memory_format=torch.channels_last)
+    masks = {n: mask_of(n, w) for n, w in prunable(plain).items()}
+    assert not all(w.is_contiguous() for w in prunable(last).values())
+    for network in (plain, last):
+        WeightNoise(network, None if None in masks.values() else Mask(masks), 0.1, seed=0)(stream(0, "x"))
+    assert all(torch.equal(w, prunable(last)[n]) for n, w in prunable(plain).items())
+
+
 def test_each_step_has_noise_of_its_own(sample):
     noise = WeightNoise(sample().prior.network, None, 0.1, seed=0)
     a, b, again = (noise.draw(torch.Generator().manual_seed(noise.seed(s))) for s in (0, 1, 0))

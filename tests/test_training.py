@@ -231,6 +231,7 @@ def test_a_generator_that_breaks_in_the_last_step_says_so(go, weights, monkeypat
 
 @pytest.mark.parametrize("options, words", [
     ([*SCRATCH, "image=skimage"], "training takes many pictures of one size, and image= names pictures to restore"),
+    ([*SCRATCH, "image=lfw_labelled"], "training takes many pictures of one size, and image= names labelled pictures"),
     ([*SCRATCH, "image.size=24"], "image.size must be a power of two from 8 to 1024, got 24"),
     (["task=gan", *COMMON, "prior=skip", "fit.fade=32", "fit.stable=32"], "do not go together"),
     (["task=gan", *COMMON[:4], "fit=restoration"], "this fit= and this task= do not go together; leave fit= out, and"),

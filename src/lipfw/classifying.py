@@ -38,8 +38,8 @@ class Classifying(Job):
         return Accuracies(folder, self.pruning, about)
 
     def finish(self, folder: Path, recorder: Records, rounds: list[dict], best: int) -> dict:
-        """Return the round that the test pictures would choose."""
-        return {"oracle_round": max(rounds, key=lambda r: r["accuracy"])["round"],
+        """Return the round that the test pictures would choose: of equal ones the chosen one, if it is among them."""
+        return {"oracle_round": max(rounds, key=lambda r: (r["accuracy"], r["round"] == best))["round"],
                 "degraded": {"psnr": None, "ssim": None}}
 
     def table(self, result: dict) -> Table:

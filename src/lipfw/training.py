@@ -18,6 +18,7 @@ from lipfw.files import write_atomic
 from lipfw.fit.adversarial import Adversarial
 from lipfw.fit.rounds import Following, IterativePruning
 from lipfw.gan.weights import save
+from lipfw.image.classes import Labelled
 from lipfw.image.dataset import Dataset
 from lipfw.image.write import write_png
 from lipfw.job import Job
@@ -31,7 +32,8 @@ class Training(Job):
 
     def __init__(self, cfg: DictConfig, task, data: Dataset, device: str | None, fits: int):
         if not isinstance(data, Dataset):
-            raise InputError("training takes many pictures of one size, and image= names pictures to restore; use "
+            names = "labelled pictures" if isinstance(data, Labelled) else "pictures to restore"
+            raise InputError(f"training takes many pictures of one size, and image= names {names}; use "
                              "image=lfw, image=celeba, or image=dataset image.path=FOLDER_OR_ZIP")
         self.task, pixels = task, task(data)
         prior = instantiate(cfg.prior)(shapes=[tuple(pixels.shape[1:])])

@@ -46,7 +46,7 @@ class Classification(Stepped):
         self.epoch_steps = len(train[0]) // self.batch
         super().__init__(whole("fit.epochs", epochs, least=1) * self.epoch_steps, log_every, steps_per_batch)
         self.lr = number("fit.lr", lr, 0, 10, open_low=True)
-        self.drops = [int(part * epochs) for part in _parts(drops)]
+        self.drops = [int(round(part * epochs, 9)) for part in _parts(drops)]      # 57 % of 100 is 57
         self.momentum = number("fit.momentum", momentum, 0, 1, open_high=True)
         self.weight_decay = number("fit.weight_decay", weight_decay, 0, 1)
         self.judge_every, self.seed = whole("fit.judge_every", judge_every, least=1), whole("fit.seed", seed, least=0)

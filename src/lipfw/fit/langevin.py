@@ -34,8 +34,11 @@ class WeightNoise:
         for (name, weight), part in zip(self.weights.items(), self.draw(generator).split(self.counts), strict=True):
             if self.all_kept:
                 weight.add_(part.view_as(weight))
-            else:
+            elif weight.is_contiguous():
                 weight.view(-1).index_add_(0, self.kept[name], part)
+            else:       # a user's network in channels last
+                weight.add_(torch.zeros(weight.numel(), device=part.device).index_copy_(
+                    0, self.kept[name], part).view_as(weight))
 
     def number(self, tensors: dict[str, Tensor]) -> int:
         """Write 1, 2, ... into tensors by name where the weights are that noise is drawn for; returns the last."""

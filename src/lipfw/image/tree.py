@@ -79,9 +79,10 @@ def _decoded(path: Path, files: Mapping, names: list[str], size: int | None) -> 
         height, width = array.shape[:2]
         first = first or (name, width, height)
         if size is None and (width != height or (width, height) != first[1:]):
+            other = f", {name} {width}x{height}" if name != first[0] else ""
             raise InputError(f"{path} holds pictures that are not square or of mixed sizes: {first[0]} has "
-                             f"{first[1]}x{first[2]} pixels, {name} {width}x{height}; give them one size by "
-                             "image.size=, with image.resize=lanczos")
+                             f"{first[1]}x{first[2]} pixels{other}; give them one size by image.size=, with "
+                             "image.resize=lanczos")
         if pixels is None:
             side = size or width
             check_bytes(path, len(names), side)

@@ -68,7 +68,9 @@ class Replay(Pruner):
                 own = {n: v for n, v in state.items() if n not in initial or initial[n].shape != v.shape}
                 initial = {n: v for n, v in initial.items() if n in state}
                 others = sorted({n.rpartition(".")[0] for n in own} - {n.rpartition(".")[0] for n in self.whole})
-                self.remarks += [f"{', '.join(others)}: this run's own, too"] if others else []
+                self.remarks += [f"{', '.join(others)} has weights of this run's seed, too" if self.whole else
+                                 f"{', '.join(others)} differs from the ticket's: it has weights of this run's seed"
+                                 ] if others else []
             else:
                 own = {n: v for n, v in state.items() if head is not None and n.startswith(head.removesuffix("weight"))}
             try:
