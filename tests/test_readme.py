@@ -78,7 +78,7 @@ for module, words in json.loads(sys.argv[1]):
 print(json.dumps(found))
 """
     process = subprocess.run([sys.executable, "-c", code, json.dumps(jobs)], cwd=folder, capture_output=True, text=True,
-                             env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300)
+                             env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=600)
     assert process.returncode == 0, process.stderr
     return json.loads(process.stdout.splitlines()[-1])
 
