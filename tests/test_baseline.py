@@ -217,7 +217,7 @@ def composed(*overrides):
     (["fit.method=bicubic"], "can't restore what this task .*; use fit.method=nlm or tv or wavelet or bilateral"),
     (["task=superres"], "can't restore what this task .*; use fit.method=bicubic"),
     (["task=inpaint"], "can't restore what this task .*; use fit.method=biharmonic"),
-    (["task=cs"], "no baseline can: they are for task=denoise, clean, superres and inpaint"),
+    (["task=cs"], "no baseline can: they are for task=denoise, clean, jpeg, superres and inpaint"),
     (["task=gan", "~image.size"], "task=gan trains a generator, which Baseline does not"),
     (["fit.sigma=0"], r"fit.sigma must be a number in \(0, 255\], got 0"),
     (["task=superres", "fit.method=bicubic", "fit.sigma=25"], "fit.sigma=25 is a noise level, which fit.method="),
@@ -260,6 +260,16 @@ def test_a_run_of_a_degraded_picture_of_ones_own(tmp_path, monkeypatch, coffee):
     assert result["rounds"][0]["psnr_picked"] is None and result["rounds"][0]["sigma"] > 10
     assert (run_folder(composed("fit=baseline", "image=file", "image.path=noisy.png", "image.degraded=true",
                                 "image.size=null")) / "restored.png").is_file()
+
+
+def test_a_picture_that_comes_back_without_any_error_has_no_psnr(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cfg = composed("fit=baseline", "task=inpaint", "task.missing=0", "fit.method=biharmonic")
+    result = run(cfg)
+    (only,) = result["rounds"]
+    assert (only["psnr_picked"], only["mse_picked"], only["loss"]) == (None, 0, 0) and result["oracle_round"] is None
+    (step,) = map(json.loads, (run_folder(cfg) / "steps.jsonl").read_text().splitlines())
+    assert step["psnr"] is None and step["ssim"] == 1
 
 
 def test_methods_and_a_prior_are_one_table(tmp_path, monkeypatch, capsys):

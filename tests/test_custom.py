@@ -5,6 +5,7 @@ import io
 import json
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,16 @@ class Blinds(nn.Module):
         return self.gain * x * self.seen[:x.shape[3]]
 
 blinds = Blinds(4)
+
+class Scattered(nn.Module):
+    """Draws which pixels are seen as it is made."""
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("seen", torch.bernoulli(torch.full((24, 20), 0.5)))
+    def forward(self, x):
+        return x * self.seen
+
+scattered = Scattered()
 
 class Physics:
     """Like one of deepinv's: A is the operator, a call measures with noise."""
@@ -120,6 +131,12 @@ def weightless():
 class Pair(Net):
     def forward(self, z):
         return super().forward(z), z
+class Half(Net):
+    def forward(self, z):
+        return super().forward(z).half()
+class Divided(Net):
+    def forward(self, z):
+        return super().forward(z) / 0
 class Detached(Net):
     def forward(self, z):
         return super().forward(z).detach()
@@ -243,6 +260,27 @@ def test_noise_is_drawn_from_the_seed_and_the_name(own, picture):
     assert abs(float(first.std()) / 0.5 - 1) < 0.1 and torch.equal(first, noise())
     assert not torch.allclose(first, noise(seed=1)) and not torch.allclose(first, noise(name="other"))
     assert torch.allclose(noise(std=1.0), 2 * first, atol=1e-5)
+
+
+def test_what_an_operator_draws_as_it_is_made_follows_from_the_seed(own, picture):
+    """Else a run that was killed would go on with another operator."""
+    def seen(name, seed):
+        return Custom(f"own.py:{name}", seed=seed)(picture).operator.user.seen
+
+    first = seen("Scattered", 1)
+    torch.rand(7)
+    assert torch.equal(seen("Scattered", 1), first) and not torch.equal(seen("Scattered", 2), first)
+    loaded = seen("scattered", 1)
+    for name in [n for n in sys.modules if n.startswith("own_")]:
+        del sys.modules[name]       # as in another process
+    assert torch.equal(seen("scattered", 2), loaded)
+
+
+def test_runs_side_by_side_import_a_file_one_after_the_other(here):
+    (here / "slow.py").write_text("import time\ntime.sleep(0.3)\ndef same(x):\n    return x\n")
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda _: imported("task.operator", "slow.py:same"), range(2)))
+    assert found[0] is found[1]
 
 
 def test_an_object_with_a_method_A_brings_its_own_noise(own, picture):
@@ -370,6 +408,7 @@ def test_a_decoder_has_a_smaller_code(own):
     ("small", None), ("grey", r"a tensor \(1, 1, 32, 32\)"), ("Pair", "a tuple"),
     ("dropout", "another picture of the same"),
     ("weightless", "no weights"), ("text", "makes a str; a network is a torch.nn.Module"), ("number", "is a int"),
+    ("Half", r"a tensor \(1, 3, 32, 32\) of torch.float16; .* of torch.float32"), ("Divided", "not finite"),
     ("Detached", "no gradient with respect to its weights"), ("rows", r"rows\(\) failed: TypeError")])
 def test_a_network_that_cannot_be_used(own, name, told):
     if told is None:        # the border that it lacks is what is cut off
@@ -459,6 +498,12 @@ def test_a_run_is_named_by_what_a_file_of_code_holds(here):
     with_net = name("task.operator=own.py:rows", *NET)
     (here / "own.py").write_text(OWN + "\n")
     assert name("task.operator=own.py:rows") != first and name("task.operator=own.py:rows", *NET) != with_net
+    module, inner = name("task.operator=own.rows"), name("task.operator=package.own:rows")
+    (here / "package").mkdir()
+    (here / "package/own.py").write_text(OWN)
+    assert name("task.operator=package.own:rows") != inner
+    (here / "own.py").write_text(OWN)
+    assert name("task.operator=own.rows") != module
     np.save("y.npy", np.zeros((3, 16), np.float32))
     measured = name("task.operator=own.rows", "task.measurement=y.npy")
     np.save("y.npy", np.ones((3, 16), np.float32))

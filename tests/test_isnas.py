@@ -318,7 +318,7 @@ def test_a_generator_is_not_searched_for(go):
 
 def test_finalists_are_fitted_as_the_run_is(go):
     few = ["fit=sgld", "fit.thin=1", "prior.finalists=2", "prior.candidates=2"]
-    with pytest.raises(InputError, match="leave no sample in fit.steps=2"):
+    with pytest.raises(InputError, match="fit, of prior.finalist_steps=2: .* leave no sample in fit.steps=2"):
         go(*few)
     assert not Path("runs").exists()
     folder, result = go(*few, "prior.finalist_steps=5")

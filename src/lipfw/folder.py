@@ -21,6 +21,7 @@ _FILES = {      # options that name files; those marked so may name something el
     "image": ("path",), "task": ("mask", "measurement", "kernel?", "operator?"), "pruner": ("path",),
     "prior": ("weights?", "network?"),
 }
+_CODE = ("operator?", "network?")      # those that may name a module, too: package.module.name
 _IRRELEVANT_IN = {"fit": {"steps_per_batch", "kernel", "batch_seeds"}, "image": {"max_pixels"}}
 
 
@@ -60,7 +61,8 @@ def options(cfg: DictConfig) -> dict:
 def identity(cfg: DictConfig) -> dict:
     """Return `options` with each file that they name (a picture, a mask, tickets, weights) replaced by its hash.
 
-    So the same command on a changed picture is another run, and a copy of the picture elsewhere is the same.
+    So the same command on a changed picture is another run, and a copy of the picture elsewhere is the same. Of code of
+    the user's own the file counts that it is named by, and not what that imports.
     """
     out = options(cfg)
     for group, key, path, part in _named(out):
@@ -86,10 +88,22 @@ def _named(options: Mapping) -> list[tuple[str, str, str, str | None]]:
             if perhaps:
                 path = path.rpartition(":")[0] if ".py:" in path else path
                 if not Path(os.path.expanduser(path)).is_file():
+                    path = _module_file(path) if key in _CODE else None
+                if path is None:
                     continue        # a name
             of_data = "part" in node or "held_out" in node
             found.append((group, key.removesuffix("?"), path, (node.get("part") or "") if of_data else None))
     return found
+
+
+def _module_file(path: str) -> str | None:
+    """Return the file of package.module.name below the current folder; None if none is there, but it is installed."""
+    names = path.partition(":")[0].split(".")
+    for i in range(len(names) if all(n.isidentifier() for n in names) else 0, 0, -1):
+        for file in (f"{'/'.join(names[:i])}.py", f"{'/'.join(names[:i])}/__init__.py"):
+            if Path(file).is_file():
+                return file
+    return None
 
 
 def group_digest(cfg: DictConfig) -> str:

@@ -12,13 +12,15 @@ from types import ModuleType
 
 from lipfw.errors import InputError
 from lipfw.interrupt import Interrupted
+from lipfw.streams import global_stream
 
 
 def imported(option: str, path):
     """Return what `path` names: package.module.name, or FILE.py:name. Modules are looked for in the current folder too.
 
-    What is no text but can be called, as Python gives it, is returned as it is. Raises InputError, which names the
-    option, for a name that is not there or that can't be imported.
+    What is no text but can be called, as Python gives it, is returned as it is. What a module draws at random when it
+    is imported is the same each time. Raises InputError, which names the option, for a name that is not there or that
+    can't be imported.
     """
     if callable(path):
         return path
@@ -28,7 +30,8 @@ def imported(option: str, path):
         sys.path.append(os.getcwd())    # `python -m` looks there, the script `lipfw` does not
     try:
         where, colon, name = path.rpartition(":")
-        found, names = (_of_file(where), name.split(".")) if colon else _of_path(path)
+        with global_stream(0, "import"):    # and one at a time: a module that is being imported is not whole yet
+            found, names = (_of_file(where), name.split(".")) if colon else _of_path(path)
         for name in names:
             found = getattr(found, name)
     except Interrupted:

@@ -78,7 +78,7 @@ class Records(pl.Callback):
         append_jsonl(self.steps, [{"round": round_, **plain(r)} for r in module.records])
         if trainer.logger is not None:
             for r in module.records:
-                names = {f"steps/{k}": v for k, v in r.items() if k != "step" and not math.isnan(v)}
+                names = {f"steps/{k}": v for k, v in r.items() if k != "step" and math.isfinite(v)}
                 iteration = round_ * module.steps + r["step"]
                 self._log(trainer.logger, {**names, "steps/iteration": iteration}, round_, iteration)
 
@@ -145,6 +145,6 @@ def _check_finite(loss: float, round_: int, step: int, module: Stepped) -> None:
 
 
 def plain(record: Mapping) -> dict:
-    """Return a record fit for JSON: None for NaN."""
-    return {k: plain(v) if isinstance(v, Mapping) else None if isinstance(v, float) and math.isnan(v) else v
+    """Return a record fit for JSON: None for NaN, and for the infinite PSNR of a restoration without any error."""
+    return {k: plain(v) if isinstance(v, Mapping) else None if isinstance(v, float) and not math.isfinite(v) else v
             for k, v in record.items()}

@@ -140,7 +140,10 @@ def _build(cfg: DictConfig, fits: int) -> Job:
         job.pruning.prepare(job.module)     # refuses a foreign ticket before anything is written
     else:       # the network is another one later, and the finalists' fits must be possible, too
         job.pruning.plan(job.module)
-        _build(_of_finalist(cfg, job.search, job.search.candidate(0), Path()), fits)
+        try:
+            _build(_of_finalist(cfg, job.search, job.search.candidate(0), Path()), fits)
+        except InputError as e:     # it speaks of the steps as the run's own
+            raise InputError(f"a finalist's fit, of prior.finalist_steps={job.search.finalist_steps}: {e}") from None
     return job
 
 

@@ -41,7 +41,8 @@ class Baseline(Stepped):
             if method not in there:
                 raise InputError(f"fit.method={method} can't restore what this task has done to the picture; " + (
                     f"use fit.method={' or '.join(there)}" if there else
-                    "no baseline can: they are for task=denoise, clean, superres and inpaint"))
+                    "no baseline can: they are for task=denoise, clean, jpeg, superres and "
+                    "inpaint"))
         self.denoises = method in METHODS["identity"]
         if sigma is not None and not self.denoises:
             raise InputError(f"fit.sigma={sigma} is a noise level, which fit.method={method} takes none of; leave it "

@@ -70,7 +70,8 @@ def _check(prior: Prior, index: int, option: str) -> None:
     channels, h, w = prior.shapes[index]
     code = prior.code(prior.code_of(index))
     network = copy.deepcopy(prior.network)
-    wanted = f"a picture is made of a code {tuple(code.shape)}, as a tensor (1, {channels}, >= {h}, >= {w})"
+    wanted = (f"a picture is made of a code {tuple(code.shape)}, as a tensor (1, {channels}, >= {h}, >= {w}) of "
+              f"{code.dtype}")
     try:
         # one stream for both, so that what a network itself draws differs from the first time to the second
         with torch.set_grad_enabled(h * w <= _SMALL), global_stream(prior.seed, "first look"):
@@ -81,11 +82,13 @@ def _check(prior: Prior, index: int, option: str) -> None:
         raise InputError(f"{option} fails: {reason(e)}; {wanted} (see prior.code_channels, multiple and reduction)"
                          ) from e
     if not isinstance(first, Tensor) or first.dim() != 4 or tuple(first.shape[:2]) != (1, channels) \
-            or first.shape[2] < h or first.shape[3] < w or not first.is_floating_point():
+            or first.shape[2] < h or first.shape[3] < w or first.dtype != torch.float32:
         gives = f"a tensor {tuple(first.shape)} of {first.dtype}" if isinstance(first, Tensor) else \
             f"a {type(first).__name__}"
         raise InputError(f"{option} does not return a picture but {gives}; {wanted} (see prior.code_channels, multiple "
                          "and reduction)")
+    if not torch.isfinite(first).all():
+        raise InputError(f"{option} makes values that are not finite of a code in [0, 0.1]")
     if not torch.equal(first, second):
         raise InputError(f"{option} makes another picture of the same code each time, so that no fit could be "
                          "repeated; take what is random out of it (dropout: p=0)")

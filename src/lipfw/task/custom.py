@@ -24,7 +24,8 @@ class Custom:
     picture, and makes the operator if it takes `arguments` alone. The operator takes (B, C, H, W) float32 in [0, 1], is
     differentiable, gives the same each time, and what it gives may have any shape. Of an object with a method `A`, such
     as deepinv's physics, that is the operator, and calling it measures, with noise of its own if it has any. A module
-    follows the fit to its device and is not trained; complex measurements count as pairs of real numbers.
+    follows the fit to its device and is not trained; what torch draws as it is made follows from the seed; complex
+    measurements count as pairs of real numbers.
 
     `measurement` is a file of numpy's (.npy) to take the measurement from instead; the picture then is the clean one
     or, degraded, tells its name and size alone. Without it, a degraded picture is the measurement.
@@ -37,7 +38,8 @@ class Custom:
         self.noise = number("task.noise", noise, 0, 1e6, hint="it is the standard deviation on each measured value")
         self.seed = whole("task.seed", seed, least=0)
         self.measurement = measurement
-        self.user = _made(operator, named("task.arguments", arguments), self.option)
+        with global_stream(self.seed, "operator"):      # a class may draw its own numbers, e.g. a random mask's
+            self.user = _made(operator, named("task.arguments", arguments), self.option)
         self.operators: dict[tuple, Operator] = {}
 
     def __call__(self, picture: Picture) -> Problem:
