@@ -23,7 +23,7 @@ run: setup  ## the main job: restore a picture and find its lottery tickets (1 t
 	$(PY) -m lipfw -cn quickstart
 
 test: setup  ## all tests, a file at a time on each core
-	$(PY) -m pytest -n auto --dist loadfile
+	$(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # the interpreter is not sanitised, so the runtimes must come first; its own leaks are no concern of ours
 SANITIZE := -g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined

@@ -21,6 +21,13 @@ from lipfw.task.denoise import Denoise  # noqa: E402
 
 torch.set_num_threads(1)
 
+LONG = ("test_launchers", "test_readme")    # files that take minutes
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the long files, so that none of them is left alone at the end."""
+    items.sort(key=lambda item: item.path.stem not in LONG)
+
 
 @pytest.fixture
 def picture() -> Picture:

@@ -49,6 +49,8 @@ def done(tmp_path_factory):
             kept = [w for w in words if not w.startswith(("image.size=", "trainer=", "seed=", "pruner.rounds="))]
             seed = ["seed=0..1"] if any(w.startswith("seed=") for w in words) else []
             tiny = [w for w in TINY if "task=classify" not in words or not w.startswith("fit.steps=")]
+            if "fit=sgld" in words:             # a sample comes after the burn-in
+                tiny = ["fit.steps=4" if t.startswith("fit.steps=") else t for t in TINY]
             if "fit=baseline" in words:         # no network, and no steps
                 tiny = ["logger=none", "trainer=smoke"]
             if "prior=custom" in words:     # it has options of its own
