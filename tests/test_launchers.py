@@ -16,7 +16,7 @@ TINY = ["trainer=smoke", "trainer.threads=1", "logger=none", "fit.log_every=2", 
         "prior.depth=2"]
 GRID = ["task=denoise,inpaint", "pruner=imp", "-m", "seed=0..2", "fit.steps=8", "pruner.rounds=2"]
 STAND_INS = Path(__file__).parent / "standins/slurm.py"
-KILLS = int(os.environ.get("LIPFW_KILLS", "3"))     # of the kill test; more take longer
+KILLS = int(os.environ.get("LIPFW_KILLS", "2"))     # of the kill test; more take longer
 
 
 def start(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen:
