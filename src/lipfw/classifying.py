@@ -13,7 +13,7 @@ from lipfw.fit.rounds import IterativePruning
 from lipfw.image.classes import Labelled
 from lipfw.job import Job
 from lipfw.records import Records
-from lipfw.summary import tickets_used
+from lipfw.summary import numbers, tickets_used
 from lipfw.words import spoken
 
 
@@ -44,11 +44,8 @@ class Classifying(Job):
 
     def table(self, result: dict) -> Table:
         columns = ["round", "sparsity", "params", "loss", "train", "accuracy", "best", "steps", "time"]
-        table = Table(*columns, box=None, pad_edge=False, caption_justify="left", caption=(
-            "percentages of pictures that are told right: of the last epoch's training pictures, of the test pictures "
-            "at the end (accuracy) and at the best step (best, an oracle)"))
-        for column in table.columns:
-            column.justify = "right"
+        table = numbers(columns, "percentages of pictures that are told right: of the last epoch's training pictures, "
+                                 "of the test pictures at the end (accuracy) and at the best step (best, an oracle)")
         for r in result["rounds"]:
             star = "*" if r["round"] == result["best_round"] else " "
             table.add_row(f"{star}{r['round']}", f"{r['sparsity']:.2%}", f"{r['params_left']:,}", f"{r['loss']:.3e}",

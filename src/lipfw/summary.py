@@ -1,4 +1,5 @@
 """What a run shows at its end: the table of its rounds, its last lines, and the panels of compare.png."""
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.table import Table
@@ -20,18 +21,24 @@ def panels(problem: Problem, view: Tensor, restored: Tensor, view_psnr: float) -
             ("error x4", ((restored - x).abs() * 4).clamp(0, 1))]
 
 
+def numbers(columns: Sequence[str], caption: str) -> Table:
+    """Return an empty table of these columns, for numbers."""
+    table = Table(*columns, box=None, pad_edge=False, caption=caption, caption_justify="left")
+    for column in table.columns:
+        column.justify = "right"
+    return table
+
+
 def rounds_table(result: dict) -> Table:
     """Return the rounds as a table; a star marks the ticket that was chosen without the clean picture."""
     known = result["rounds"][0]["psnr_final"] is not None
     generated = known and result["config"]["prior"]["_target_"].startswith("lipfw.prior.pggan.")
     columns = ["round", "sparsity", "params", "loss"] + (["peak", "picked", "final", "SSIM"] if known else [])
     columns += ["MSE"] if generated else []
-    table = Table(*columns, "step", "time", box=None, pad_edge=False, caption_justify="left", caption=(
+    table = numbers([*columns, "step", "time"], (
         "PSNR in dB: best step (peak, an oracle), picked without the clean picture, last; SSIM and step of the picked"
         + "; MSE: its mean squared error in [-1, 1]" * generated
         if known else "step: the one picked, of those done where the rule stopped the fit"))
-    for column in table.columns:
-        column.justify = "right"
     for r in result["rounds"]:
         star = "*" if r["round"] == result["best_round"] else " "
         cells = [f"{star}{r['round']}", f"{r['sparsity']:.2%}", f"{r['params_left']:,}", f"{r['loss']:.3e}"]

@@ -23,7 +23,7 @@ from lipfw.image.dataset import Dataset
 from lipfw.image.write import write_png
 from lipfw.job import Job
 from lipfw.records import Records
-from lipfw.summary import tickets_used
+from lipfw.summary import numbers, tickets_used
 from lipfw.words import spoken
 
 
@@ -65,10 +65,7 @@ class Training(Job):
 
     def table(self, result: dict) -> Table:
         columns = ["round", "sparsity", "params", "distance", "steps", "time"]
-        table = Table(*columns, box=None, pad_edge=False, caption_justify="left",
-                      caption="distance: the sliced Wasserstein distance of made and real pictures, in 1/1000")
-        for column in table.columns:
-            column.justify = "right"
+        table = numbers(columns, "distance: the sliced Wasserstein distance of made and real pictures, in 1/1000")
         for r in result["rounds"]:
             star = "*" if r["round"] == result["best_round"] else " "
             table.add_row(f"{star}{r['round']}", f"{r['sparsity']:.2%}", f"{r['params_left']:,}", f"{r['swd']:.2f}",
