@@ -307,9 +307,7 @@ def _by_sparsity(groups: Sequence[Group]) -> list[dict[int, Row]]:
 
 def _place(group: Group, row: Row) -> float:
     """Return the sparsity that a row is compared at."""
-    tickets = [r.found[0].sparsities[row.round] for r in group.runs
-               if len(r.found) == 1 and row.round < len(r.found[0].sparsities)]
-    return statistics.mean(tickets) if tickets else row.sparsity
+    return statistics.mean([r.place(row.round) for r in group.runs if row.round < len(r.rounds)])
 
 
 def _lost(run: Run) -> float | None:
