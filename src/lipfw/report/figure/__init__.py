@@ -4,13 +4,18 @@ A module has `draw(study, spec, narrow) -> Figure`. No state of pyplot is used a
 matplotlib, which takes a second to import.
 """
 import importlib
+import io
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lipfw.errors import choice
-from lipfw.files import write_atomic
+from lipfw.errors import InputError, choice
+from lipfw.files import write_atomic, write_text
+from lipfw.report.figure import table
+from lipfw.report.figure.points import series
+from lipfw.report.figure.words import NOT_RUN, metric_label
 from lipfw.report.study import Study
 
 if TYPE_CHECKING:
@@ -18,6 +23,64 @@ if TYPE_CHECKING:
 
 KINDS = ("curves", "learning", "layers", "pictures", "spectrum", "rounds", "steps")
 RASTER = ("pictures", "spectrum", "steps")      # of pixels: one layout for all widths
+_TITLES = {"learning": "How the fits go", "layers": "Which layers are emptied", "pictures": "Restored pictures",
+           "spectrum": "Which frequencies are restored", "rounds": "Where the loss would end the pruning",
+           "steps": "Pictures on their way", "table": "In numbers"}
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure that was written, with its `title`, the sentence on what it `shows`, and what it is in words (`alt`).
+
+    `files` are its PNG and SVG, `narrow` the SVG's text for a phone, None where there is one for all widths. A table
+    has no files, but `table`.
+    """
+
+    kind: str
+    title: str
+    shows: str
+    alt: str
+    files: tuple[Path, ...] = ()
+    narrow: str | None = None
+    table: "table.Table | None" = None
+
+    @property
+    def svg(self) -> Path:
+        return self.files[-1]
+
+
+def draw_all(study: Study, folder: Path) -> list[Drawn]:
+    """Write all figures that the study's spec asks for to `folder`, as <study>-<number>-<kind>.png and .svg.
+
+    Raises InputError, naming the figure, for a spec that can't be drawn.
+    """
+    drawn = []
+    for i, spec in enumerate(study.spec.get("figures") or (), 1):
+        try:
+            drawn.append(_drawn(study, spec, folder / f"{study.name}-{i}-{spec.get('draw')}"))
+        except InputError as e:
+            raise InputError(f"{study.manifest}: figures[{i - 1}]: {e}") from None
+    return drawn
+
+
+def _drawn(study: Study, spec: Mapping, stem: Path) -> Drawn:
+    kind = choice("draw", spec.get("draw"), [*KINDS, "table"])
+    title, shows = str(spec.get("title") or _title(study, spec, kind)), str(spec.get("shows") or "")
+    said = ", ".join(s.label + NOT_RUN * (not s.points) for s in series(study, spec))
+    alt = f"{title}: {said}. {shows}".strip()
+    if kind == "table":
+        return Drawn(kind, title, shows, alt, table=table.build(study, spec))
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    files = tuple(save(draw(study, spec), stem))
+    narrow = None if kind in RASTER else _svg(draw(study, spec, narrow=True))
+    return Drawn(kind, title, shows, alt, files, narrow)
+
+
+def _title(study: Study, spec: Mapping, kind: str) -> str:
+    if kind != "curves":
+        return _TITLES[kind]
+    over = "parameters left" if spec.get("x", "params_left") == "params_left" else "weights removed"
+    return f"{metric_label(spec.get('y', study.metric)).partition(',')[0]} over {over}"
 
 
 def draw(study: Study, spec: Mapping, narrow: bool = False) -> "Figure":
@@ -34,13 +97,21 @@ def draw(study: Study, spec: Mapping, narrow: bool = False) -> "Figure":
 
 def save(figure: "Figure", stem: Path) -> list[Path]:
     """Write `stem`.png and `stem`.svg, the same bytes for the same figure; returns their paths."""
+    png, svg = (stem.with_name(stem.name + suffix) for suffix in (".png", ".svg"))
+    write_atomic(png, partial(_save, figure, dpi=160, metadata={"Software": None}))
+    figure.set_layout_engine("none")        # it is laid out, in inches, and that takes most of the time
+    write_text(svg, _svg(figure))
+    return [png, svg]
+
+
+def _svg(figure: "Figure") -> str:
+    text = io.StringIO()
+    _save(figure, text, format="svg", metadata={"Date": None, "Creator": None})
+    return text.getvalue()
+
+
+def _save(figure: "Figure", to, **options) -> None:
     from lipfw.report.figure.style import theme
 
-    written = []
     with theme():
-        for suffix, options in ((".png", {"dpi": 160, "metadata": {"Software": None}}),
-                                (".svg", {"metadata": {"Date": None, "Creator": None}})):
-            path = stem.with_name(stem.name + suffix)
-            write_atomic(path, partial(figure.savefig, **options))
-            written.append(path)
-    return written
+        figure.savefig(to, **options)

@@ -13,7 +13,7 @@ from lipfw.report.figure.style import FAINT, LEVEL, absent, legend, panels, para
 from lipfw.report.figure.words import metric_label
 from lipfw.report.study import Study
 
-_X = {"params_left": "parameters left", "sparsity": "weights removed, %"}
+_X = {"params_left": "parameters left, log scale", "sparsity": "weights removed, %"}
 
 
 def draw(study: Study, spec: Mapping, narrow: bool = False) -> Figure:

@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 from lipfw.errors import InputError
 from lipfw.files import read_jsonl
 from lipfw.report.figure.points import at, check, label, series, sparsities, split, within
-from lipfw.report.figure.style import absent, legend, panels, style
+from lipfw.report.figure.style import absent, legend, loss_axis, panels, style
 from lipfw.report.figure.words import metric_label, percent
 from lipfw.report.study import Point, Study
 
@@ -38,7 +38,7 @@ def draw(study: Study, spec: Mapping, narrow: bool = False) -> Figure:
             if np.isfinite(sd).any():
                 axes.fill_between(steps, mean - sd, mean + sd, color=look.color, alpha=0.18, linewidth=0)
         if y == "loss":
-            axes.set_yscale("log")
+            loss_axis(axes)
         title = ([] if panel is None else [panel]) + ([f"{percent(sparsity)} removed"] if sparsity else [])
         axes.set_title(", ".join(title))
     figure.supxlabel("step", fontsize=9)

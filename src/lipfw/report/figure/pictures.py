@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from lipfw.errors import InputError
 from lipfw.report.figure.points import at, check, first, label, series, sparsities, split, value
 from lipfw.report.figure.raster import given, read, restored, score
-from lipfw.report.figure.style import FAINT, INK
+from lipfw.report.figure.style import FAINT
 from lipfw.report.figure.words import NOT_RUN, percent
 from lipfw.report.study import Point, Series, Study
 
@@ -67,26 +67,35 @@ def cells(study: Study, spec: Mapping) -> tuple[list[str], list[list[Cell]], lis
 
 def sheet(heads: Sequence[str], rows: Sequence[Sequence[Cell]], sides: Sequence[str]) -> Figure:
     """Return a figure of pictures in rows and columns, single pixels to be seen."""
-    shapes = [c.picture.shape for row in rows for c in row if c.picture is not None]
-    tall = np.median([h / w for h, w, _ in shapes]) if shapes else 1
-    size = (_SIDE * len(heads) + 0.8, (_SIDE * tall + 0.28) * len(rows) + 0.3)
+    tall = [_tall(row) for row in rows]
+    longest = max(len(line) for side in sides for line in side.split("\n"))
+    size = (_SIDE * len(heads) + 0.075 * longest + 0.3, sum(tall) + 0.35)
     figure = Figure(figsize=size, layout="constrained")
-    grid = figure.subplots(len(rows), len(heads), squeeze=False)
+    grid = figure.subplots(len(rows), len(heads), squeeze=False, height_ratios=tall)
     for r, row in enumerate(rows):
         for c, cell in enumerate(row):
             axes = grid[r, c]
             axes.set(xticks=[], yticks=[])
             axes.grid(False)
             axes.spines[:].set_visible(False)
+            axes.set_facecolor("none")
             if cell.picture is not None:
                 axes.imshow(cell.picture)
-            axes.set_facecolor("none")
-            axes.set_xlabel(cell.caption, fontsize=8.5, labelpad=2, color=FAINT if cell.picture is None else INK)
+                axes.set_xlabel(cell.caption, fontsize=8.5, labelpad=2)
+            else:
+                axes.text(0.5, 0.5, cell.caption, fontsize=8.5, color=FAINT, ha="center", va="center",
+                          transform=axes.transAxes)
             if r == 0:
                 axes.set_title(heads[c], fontsize=8.5)
             if c == 0:
                 axes.set_ylabel(sides[r], fontsize=8.5, rotation=0, ha="right", va="center", labelpad=6)
     return figure
+
+
+def _tall(row: Sequence[Cell]) -> float:
+    """Return how high a row is in inches: that of its highest picture and a caption, or a line of words."""
+    shapes = [c.picture.shape for c in row if c.picture is not None]
+    return _SIDE * max(h / w for h, w, _ in shapes) + 0.22 if shapes else 0.3
 
 
 def _given(point: Point | None) -> tuple[Cell, Cell]:

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lipfw.report.figure.points import check, label, series, split, within
-from lipfw.report.figure.style import INK, absent, legend, panels, style
+from lipfw.report.figure.style import INK, absent, legend, loss_axis, panels, style
 from lipfw.report.figure.words import metric_label
 from lipfw.report.study import Point, Study
 from lipfw.status.plan import chosen
@@ -27,7 +27,7 @@ def draw(study: Study, spec: Mapping, narrow: bool = False) -> Figure:
                 for run in runs(within(s.points, key, panel)):
                     _line(axes, run, metric, style(known, s.name))
             if metric == "loss":
-                axes.set_yscale("log")
+                loss_axis(axes)
             axes.xaxis.get_major_locator().set_params(integer=True)
             if panel is not None and (row == 0 or narrow):
                 axes.set_title(panel)

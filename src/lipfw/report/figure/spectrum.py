@@ -12,7 +12,7 @@ from lipfw.report.figure.words import NOT_RUN, percent
 from lipfw.report.study import Point, Series, Study
 from lipfw.spectrum import decibels, psd
 
-_SIDE = 1.55            # inches of a map
+_SIDE, _BOTH = 1.5, 3.0      # inches of a map's column, and of the two rows of a sparsity
 
 
 def draw(study: Study, spec: Mapping, narrow: bool = False) -> Figure:
@@ -32,8 +32,8 @@ def draw(study: Study, spec: Mapping, narrow: bool = False) -> Figure:
     clean = None if clean is None else luma(clean)
     wanted = sparsities(spec, [s for s in every if not s.level]) or [0.0]
     columns = len(every) + 1
-    figure = Figure(figsize=(_SIDE * columns + 0.9, (2 * _SIDE + 0.55) * len(wanted) + 2.7), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=[(2 * _SIDE + 0.55) * len(wanted), 2.7])
+    figure = Figure(figsize=(_SIDE * columns + 0.9, _BOTH * len(wanted) + 2.7), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=[_BOTH * len(wanted), 2.7])
     grid = above.subplots(2 * len(wanted), columns, squeeze=False)
     maps = {}
     for i, v in enumerate(wanted):

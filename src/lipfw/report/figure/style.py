@@ -26,7 +26,7 @@ _THEME = {
     "grid.linewidth": 0.6, "axes.axisbelow": True, "xtick.major.size": 3, "ytick.major.size": 3,
     "figure.facecolor": PAPER, "axes.facecolor": PAPER, "savefig.facecolor": PAPER, "lines.linewidth": 1.6,
     "lines.markersize": 4.5, "figure.constrained_layout.h_pad": 0.06, "figure.constrained_layout.w_pad": 0.05,
-    "svg.fonttype": "none", "svg.hashsalt": "lipfw", "axes.unicode_minus": True, "image.interpolation": "nearest",
+    "svg.fonttype": "none", "svg.hashsalt": "lipfw", "axes.unicode_minus": True, "image.interpolation": "none",
 }
 @dataclass(frozen=True)
 class Style:
@@ -90,6 +90,16 @@ def params_axis(axes: Axes) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(count))
     axes.xaxis.set_inverted(True)
+
+
+def loss_axis(axes: Axes) -> None:
+    """Make the y axis one of a loss: logarithmic where what was drawn spans a decade, with plain numbers."""
+    values = [v for line in axes.lines for v in line.get_ydata() if v > 0]
+    if values and max(values) > 10 * min(values):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
 
 
 def legend(figure: Figure, handles: Sequence, labels: Sequence[str], narrow: bool) -> None:

@@ -15,12 +15,12 @@ LOW = ("mse", "swd", "loss", "seconds")     # metrics of which less is better, b
 
 @dataclass(frozen=True)
 class Table:
-    """`heads` of all columns, `rows` of texts, `numbers` the values behind them (None: a text), `note` in words."""
+    """`heads` of all columns and `rows` of texts, **so** the best; `note` says what the numbers are."""
 
     heads: list[str]
     rows: list[list[str]]
-    numbers: list[list[float | None]]
-    note: str
+    note: str = ""
+    title: str = ""
 
     def markdown(self) -> str:
         """Return it as a GitHub table."""
@@ -72,7 +72,7 @@ def build(study: Study, spec: Mapping) -> Table:
         numbers.append(values)
     _mark(rows, numbers, low=metric.startswith(LOW))
     return Table([{"series": "", "sparsities": "removed"}.get(down, down), *(n for n, _ in choices(across))], rows,
-                 numbers, f"{metric_label(metric)}; mean ± deviation over seeds; best of each column in bold")
+                 f"{metric_label(metric)}; mean ± deviation over seeds; best of each column in bold")
 
 
 def _cell(points: Sequence[Point], metric: str) -> tuple[float | None, float, int]:

@@ -1,0 +1,110 @@
+"""Verdicts, facts and tables -> HTML."""
+import html
+import re
+from collections.abc import Sequence
+
+from lipfw.report.claims import Verdict
+from lipfw.report.figure.words import metric_label
+from lipfw.report.study import Study
+
+# verdict -> class of its colour, and the symbol that says the same without colour
+MARKS = {"holds": ("holds", "✓"), "does not hold": ("fails", "✗"), "undecided": ("open", "?"),
+         "not measured": ("none", "–")}
+_MOST = 60      # missing runs that are listed
+
+
+def text(value: object) -> str:
+    """Return a text as HTML shows it, in attributes too."""
+    return html.escape(str(value), quote=True)
+
+
+def counts(verdicts: Sequence[Verdict]) -> str:
+    """Return how many claims have which verdict."""
+    items = []
+    for word, (kind, symbol) in MARKS.items():
+        n = sum(v.verdict == word for v in verdicts)
+        if n:
+            items.append(f'<li><span class="mark {kind}"><span aria-hidden="true">{symbol}</span> <b>{n}</b></span> '
+                         f"{'hold' if word == 'holds' and n > 1 else 'do not hold' if word[0] == 'd' and n > 1 else word}"
+                         "</li>")
+    return f'<ul class="counts" aria-label="Verdicts on all claims">{"".join(items)}</ul>\n'
+
+
+def claims(verdicts: Sequence[Verdict]) -> str:
+    """Return the claims with their verdicts, by word and symbol, and what was measured."""
+    if not verdicts:
+        return ""
+    items = []
+    for v in verdicts:
+        kind, symbol = MARKS[v.verdict]
+        note = f'<p class="note">{text(v.note)}</p>' if v.note else ""
+        items.append(f'<li><p class="mark {kind}"><span aria-hidden="true">{symbol}</span> {text(v.verdict)}</p>'
+                     f'<p class="say">{text(v.say)}</p>{_numbers(v)}{note}{interval(v)}</li>')
+    return f'<ul class="claims" aria-label="Claims">\n{"\n".join(items)}\n</ul>'
+
+
+def _numbers(v: Verdict) -> str:
+    if v.mean is None:
+        return ""
+    between = f" (95 %: {v.low:+.2f} to {v.high:+.2f})" if v.low is not None and v.high is not None else ""
+    pairs = f"{v.pairs} pair{'s' * (v.pairs != 1)}"
+    above = f"above at {v.above} of {v.sparsities} sparsities" if v.sparsities > 1 else ""
+    said = ", ".join(filter(None, [f"difference {v.mean:+.2f}{between}", pairs, above]))
+    return f'<p class="numbers">{text(said.replace("-", "−"))}</p>'
+
+
+def interval(v: Verdict) -> str:
+    """Return the mean difference and its interval as a small drawing beside the line that it is judged by."""
+    if v.mean is None or v.low is None or v.high is None:
+        return ""
+    margin = getattr(v, "margin", 0) or 0
+    low, high = min(v.low, margin, 0), max(v.high, margin, 0)
+    room = (high - low) * 0.12 or 1
+    low, high = low - room, high + room
+
+    def at(value: float) -> str:
+        return f"{8 + 204 * (value - low) / (high - low):.1f}"
+
+    said = f"mean {v.mean:+.2f}, interval {v.low:+.2f} to {v.high:+.2f}, judged by {margin:+g}"
+    return (f'<svg class="interval" viewBox="0 0 220 34" role="img" aria-label="{text(said)}">'
+            f'<line x1="8" x2="212" y1="14" y2="14" stroke="var(--grid)"/>'
+            f'<line x1="{at(margin)}" x2="{at(margin)}" y1="3" y2="25" stroke="var(--faint)" stroke-dasharray="3 2"/>'
+            f'<text x="{at(margin)}" y="33" font-size="9" text-anchor="middle" fill="var(--faint)">{margin:+g}</text>'
+            f'<line x1="{at(v.low)}" x2="{at(v.high)}" y1="14" y2="14" stroke="var(--ink)" stroke-width="2.5"/>'
+            f'<circle cx="{at(v.mean)}" cy="14" r="4.5" fill="var(--ink)"/></svg>').replace(">+0<", ">0<")
+
+
+def facts(study: Study) -> str:
+    """Return what the study is made of: how many of its runs are done, at which scale, how long they took."""
+    hours = study.seconds / 3600
+    took = f"{hours:.1f} hours" if hours >= 1 else f"{study.seconds / 60:.0f} minutes"
+    pairs = {"scale": study.scale, "runs done": f"{study.done} of {len(study.cells)}" if study.cells else "",
+             "judged by": metric_label(study.metric), "computing": took if study.seconds else "",
+             "on": ", ".join(study.devices), "options given": " ".join(study.given)}
+    items = "".join(f"<div><dt>{k}</dt><dd>{text(v)}</dd></div>" for k, v in pairs.items() if v)
+    return f'<dl class="facts">{items}</dl>'
+
+
+def missing(study: Study) -> str:
+    """Return which runs of the study have no result yet, and why."""
+    gone = [c for c in study.cells if c["state"] != "done"]
+    if not gone:
+        return ""
+    items = [f"<li>{text(c['stage'])}: {text(' '.join(f'{k}={v}' for k, v in c['values'].items()))}"
+             f"{' – ' + text(c['reason']) if c['reason'] else ''}</li>" for c in gone[:_MOST]]
+    more = f"<li>and {len(gone) - _MOST} more</li>" if len(gone) > _MOST else ""
+    return (f'<details class="missing"><summary>{len(gone)} of {len(study.cells)} runs have no result yet: '
+            f'figures name what they lack</summary><ul>{"".join(items)}{more}</ul></details>')
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]], note: str = "", escaped: bool = False) -> str:
+    """Return a table that sorts, in a box that scrolls by itself; **so** is bold. `escaped`: rows are HTML already."""
+    def cell(value: str) -> str:
+        value = value if escaped else text(value)
+        return re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", value)
+
+    caption = f"<caption>{text(note)}</caption>" if note else ""
+    head = "".join(f'<th scope="col">{text(h)}</th>' for h in heads)
+    body = "\n".join("<tr>" + "".join(f"<td>{cell(c)}</td>" for c in row) + "</tr>" for row in rows)
+    return (f'<div class="scroll" tabindex="0" role="region" aria-label="{text(note or "table")}">'
+            f'<table class="sorts">{caption}<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>\n')
