@@ -5,9 +5,13 @@ from pathlib import Path
 
 from lipfw.errors import InputError
 from lipfw.files import write_text
+from lipfw.report.compare import compare, overviews
+from lipfw.report.markdown import to_markdown
 from lipfw.report.read import read_runs
-from lipfw.report.stats import compare, group, overviews
-from lipfw.report.table import remarks, terminal, to_csv, to_markdown
+from lipfw.report.screen import terminal
+from lipfw.report.sheet import to_csv
+from lipfw.report.stats import group
+from lipfw.report.table import remarks
 from lipfw.terminal import Parser, console, status, tell
 
 
