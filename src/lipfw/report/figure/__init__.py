@@ -106,7 +106,7 @@ def save(figure: "Figure", stem: Path) -> list[Path]:
 
 def _svg(figure: "Figure") -> str:
     text = io.StringIO()
-    _save(figure, text, format="svg", metadata={"Date": None, "Creator": None})
+    _save(figure, text, format="svg", dpi=160, metadata={"Date": None, "Creator": None})
     return text.getvalue()
 
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from lipfw.errors import InputError
 from lipfw.report.figure.points import at, check, first, label, series, sparsities, split, value
 from lipfw.report.figure.raster import given, read, restored, score
-from lipfw.report.figure.style import FAINT
+from lipfw.report.figure.style import FAINT, image
 from lipfw.report.figure.words import NOT_RUN, percent
 from lipfw.report.study import Point, Series, Study
 
@@ -80,7 +80,7 @@ def sheet(heads: Sequence[str], rows: Sequence[Sequence[Cell]], sides: Sequence[
             axes.spines[:].set_visible(False)
             axes.set_facecolor("none")
             if cell.picture is not None:
-                axes.imshow(cell.picture)
+                image(axes, cell.picture)
                 axes.set_xlabel(cell.caption, fontsize=8.5, labelpad=2)
             else:
                 axes.text(0.5, 0.5, cell.caption, fontsize=8.5, color=FAINT, ha="center", va="center",

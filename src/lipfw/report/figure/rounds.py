@@ -41,7 +41,7 @@ def draw(study: Study, spec: Mapping, narrow: bool = False) -> Figure:
 
 
 _RING = {"color": INK, "marker": "o", "markersize": 9, "markerfacecolor": "none", "linestyle": "none",
-         "markeredgewidth": 1.2}
+         "markeredgewidth": 1.2, "clip_on": False}
 
 
 def runs(points: Sequence[Point]) -> list[list[Point]]:

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from lipfw.errors import InputError
 from lipfw.report.figure.points import at, check, first, label, series, sparsities
 from lipfw.report.figure.raster import given, luma, read, restored
-from lipfw.report.figure.style import FAINT, INK, LEVEL, style
+from lipfw.report.figure.style import FAINT, INK, LEVEL, image, style
 from lipfw.report.figure.words import NOT_RUN, percent
 from lipfw.report.study import Point, Series, Study
 from lipfw.spectrum import decibels, psd
@@ -121,7 +121,7 @@ def _map(axes, values, cmap: str, low: float, high: float, below: str, title: st
     if title:
         axes.set_title(title, fontsize=8.5, color=FAINT if title.endswith(NOT_RUN) else INK)
     axes.set_ylabel(side, fontsize=8.5)
-    return None if values is None else axes.imshow(values, cmap=cmap, vmin=low, vmax=high)
+    return None if values is None else image(axes, values, cmap=cmap, vmin=low, vmax=high)
 
 
 def _curves(axes, study: Study, every: Sequence[Series], mine: Mapping, sparsity: float, clean) -> None:

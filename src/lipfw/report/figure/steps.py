@@ -31,9 +31,8 @@ def draw(study: Study, spec: Mapping, narrow: bool = False) -> Figure:
     steps = sorted({step for _, p in found if p for step in on_the_way(p)})
     if len(steps) > _MOST:
         steps = [steps[i] for i in np.linspace(0, len(steps) - 1, _MOST).round().astype(int)]
-    rows = [[_cell(p, step) for step in steps or [0]] for _, p in found]
-    heads = [f"step {s:,}" for s in steps] or ["(no pictures kept on the way)"]
-    return sheet(heads, rows, [side for side, _ in found])
+    rows = [[_cell(p, step) for step in steps] or [Cell(None, "(no pictures kept)")] for _, p in found]
+    return sheet([f"step {s:,}" for s in steps] or [""], rows, [side for side, _ in found])
 
 
 def _cell(point: Point | None, step: int) -> Cell:

@@ -26,7 +26,7 @@ _THEME = {
     "grid.linewidth": 0.6, "axes.axisbelow": True, "xtick.major.size": 3, "ytick.major.size": 3,
     "figure.facecolor": PAPER, "axes.facecolor": PAPER, "savefig.facecolor": PAPER, "lines.linewidth": 1.6,
     "lines.markersize": 4.5, "figure.constrained_layout.h_pad": 0.06, "figure.constrained_layout.w_pad": 0.05,
-    "svg.fonttype": "none", "svg.hashsalt": "lipfw", "axes.unicode_minus": True, "image.interpolation": "none",
+    "svg.fonttype": "none", "svg.hashsalt": "lipfw", "axes.unicode_minus": True,
 }
 @dataclass(frozen=True)
 class Style:
@@ -100,6 +100,11 @@ def loss_axis(axes: Axes) -> None:
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+
+
+def image(axes: Axes, pixels, **options):
+    """Draw a picture or map: single pixels to be seen of a small one, a large one made as small as it stands there."""
+    return axes.imshow(pixels, interpolation="none" if max(pixels.shape[:2]) <= 128 else "antialiased", **options)
 
 
 def legend(figure: Figure, handles: Sequence, labels: Sequence[str], narrow: bool) -> None:

@@ -11,25 +11,34 @@ from pathlib import Path
 
 import lipfw
 from lipfw.files import write_text
-from lipfw.report.claims import Verdict
-from lipfw.report.figure import Drawn
+from lipfw.report.claims import Verdict, verdicts
+from lipfw.report.figure import Drawn, draw_all
 from lipfw.report.figure.table import Table
-from lipfw.report.page.markup import claims, counts, facts, missing, table, text
+from lipfw.report.page.markup import MARKS, beside, claims, counts, facts, missing, table, text
 from lipfw.report.page.svg import chart
 from lipfw.report.page.viewer import viewers
+from lipfw.report.published import Row, comparable, published
 from lipfw.report.study import Study
 
 _VIEWERS = 12       # of a page: pictures are most of its bytes
+_VIEWER = ("Left of the line is the degraded or the clean picture, right of it what was restored, at the step that was "
+           "picked without the clean picture.")
 
 
 @dataclass(frozen=True)
 class StudyReport:
-    """What a page tells of a study: its verdicts, tables beside the paper's, and figures. `anchor` is its id."""
+    """What a page tells of a study: verdicts, numbers beside published ones, figures, tables. `anchor` is its id."""
 
     study: Study
     verdicts: Sequence[Verdict] = ()
-    tables: Sequence[Table] = ()
+    published: Sequence[Row] = ()
     drawn: Sequence[Drawn] = ()
+    tables: Sequence[Table] = ()
+
+    @classmethod
+    def of(cls, study: Study, out: Path) -> "StudyReport":
+        """Judge a study's claims and draw its figures to `out`/figures. Raises InputError for a spec that can't be."""
+        return cls(study, verdicts(study), published(study), draw_all(study, out / "figures"))
 
     @property
     def anchor(self) -> str:
@@ -46,11 +55,10 @@ def write_page(path: Path, reports: Sequence[StudyReport], title: str | None = N
 
 def page(reports: Sequence[StudyReport], title: str | None = None, folder: Path = Path(".")) -> str:
     """Return the page of `reports` as HTML; `folder` is where it will lie."""
-    title = title or (reports[0].study.name if len(reports) == 1 else "Studies of lottery image priors")
-    most = max(1, _VIEWERS // max(1, len(reports)))
-    sections = [_study(r, folder, most) for r in reports]
-    every = [v for r in reports for v in r.verdicts]
-    head = f'<div class="top">\n<h1>{text(title)}</h1>\n{_overview(reports, every)}</div>\n'
+    alone = len(reports) == 1
+    title = title or (reports[0].study.name if alone else "Studies of lottery image priors")
+    sections = [_study(r, folder, max(1, _VIEWERS // len(reports)), 1 if alone else 2) for r in reports]
+    head = "" if alone else f'<div class="top">\n<h1>{text(title)}</h1>\n{_overview(reports)}</div>\n'
     parts = {"title": text(title), "css": _file("page.css"), "js": _file("page.js"), "nav": _nav(reports),
              "body": head + "\n".join(sections),
              "footer": f"Written by lipfw {lipfw.__version__}. This page loads nothing from elsewhere."}
@@ -68,51 +76,50 @@ def _nav(reports: Sequence[StudyReport]) -> str:
     return f'<nav aria-label="Studies"><ul>{links}</ul></nav>'
 
 
-def _overview(reports: Sequence[StudyReport], every: Sequence[Verdict]) -> str:
-    """Return the summary on top of the page: of several studies, which claims of which hold."""
+def _overview(reports: Sequence[StudyReport]) -> str:
+    """Return the summary on top of a page of several studies: how many claims of which hold."""
+    every = [v for r in reports for v in r.verdicts]
     if not every:
         return ""
-    if len(reports) == 1:
-        return counts(every)
     rows = []
     for r in reports:
-        said = [sum(v.verdict == word for v in r.verdicts)
-                for word in ("holds", "does not hold", "undecided", "not measured")]
+        said = [sum(v.verdict == word for v in r.verdicts) for word in MARKS]
         rows.append([f'<a href="#{r.anchor}">{text(r.study.name)}</a>', text(r.study.figure), *map(str, said),
                      f"{r.study.done} of {len(r.study.cells)}"])
-    heads = ["study", "of the paper", "holds", "does not hold", "undecided", "not measured", "runs done"]
+    heads = ["study", "of the paper", *MARKS, "runs done"]
     return counts(every) + table(heads, rows, "Claims of each study", escaped=True)
 
 
-def _study(report: StudyReport, folder: Path, most: int) -> str:
-    s = report.study
+def _study(report: StudyReport, folder: Path, most: int, level: int) -> str:
+    """Return a study's section, whose heading is one of `level`, with at most so many viewers of pictures."""
+    s, below = report.study, level + 1
     parts = [f'<section class="study" id="{report.anchor}" aria-labelledby="{report.anchor}-head">',
              f'<p class="eyebrow">{text(" · ".join(filter(None, [s.figure, s.name])))}</p>',
-             f'<h2 id="{report.anchor}-head">{text(s.question or s.name)}</h2>']
+             f'<h{level} id="{report.anchor}-head">{text(s.question or s.name)}</h{level}>']
     if s.expected:
-        parts.append(f'<p class="expected lead">{text(s.expected)}</p>')
-    parts += [facts(s), claims(report.verdicts), missing(s)]
+        parts.append(f'<p class="lead"><b>Expected:</b> {text(s.expected)}</p>')
+    parts += [counts(report.verdicts), facts(s), claims(report.verdicts), missing(s)]
     for i, drawn in enumerate(report.drawn):
-        parts.append(_block(drawn, f"{report.anchor}-{i}", folder))
+        parts.append(_drawn(drawn, below, f"{report.anchor}-{i}", folder))
+    if report.published:
+        parts.append(_block(below, "Beside the published numbers", comparable(s), beside(report.published)))
+    if shown := viewers(s, report.anchor, most, below + 1):
+        parts.append(_block(below, "Before and after", _VIEWER, shown))
     for t in report.tables:
-        parts.append(f'<div class="block">\n<h3>{text(t.title)}</h3>\n{_table(t)}</div>')
-    if shown := viewers(s, report.anchor, most):
-        parts.append('<div class="block">\n<h3>Before and after</h3>\n<p class="shows">Left of the line is what was given '
-                     'or the clean picture, right of it what was restored, at the step that was picked without the '
-                     f'clean picture.</p>\n{shown}</div>')
+        parts.append(_block(below, t.title, "", table(t.heads, t.rows, t.note)))
     return "\n".join(filter(None, [*parts, "</section>"]))
 
 
-def _block(drawn: Drawn, name: str, folder: Path) -> str:
+def _drawn(drawn: Drawn, level: int, name: str, folder: Path) -> str:
     """Return a figure or table with what it shows."""
-    shows = f'<p class="shows">{text(drawn.shows)}</p>\n' if drawn.shows else ""
-    head = f'<div class="block">\n<h3>{text(drawn.title)}</h3>\n{shows}'
-    if drawn.table is not None:
-        return f"{head}{_table(drawn.table)}</div>"
+    if (t := drawn.table) is not None:
+        return _block(level, drawn.title, drawn.shows, table(t.heads, t.rows, t.note))
     links = " ".join(f'<a href="{text(f.relative_to(folder).as_posix() if f.is_relative_to(folder) else f.name)}" '
                      f"download>{text(f.name)}</a>" for f in drawn.files)
-    return f'{head}{chart(drawn, name)}<p class="files">Files beside this page: {links}</p>\n</div>'
+    return _block(level, drawn.title, drawn.shows,
+                  f'{chart(drawn, name)}<p class="files">Files beside this page: {links}</p>\n')
 
 
-def _table(t: Table) -> str:
-    return table(t.heads, t.rows, t.note)
+def _block(level: int, title: str, shows: str, content: str) -> str:
+    said = f'<p class="shows">{text(shows)}</p>\n' if shows else ""
+    return f'<div class="block">\n<h{level}>{text(title)}</h{level}>\n{said}{content}</div>'

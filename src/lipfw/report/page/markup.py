@@ -3,13 +3,16 @@ import html
 import re
 from collections.abc import Sequence
 
-from lipfw.report.claims import Verdict
+from lipfw.report.claims import FAILS, HOLDS, UNDECIDED, UNMEASURED, Verdict
 from lipfw.report.figure.words import metric_label
+from lipfw.report.pairing import lower
+from lipfw.report.published import Row
 from lipfw.report.study import Study
 
 # verdict -> class of its colour, and the symbol that says the same without colour
-MARKS = {"holds": ("holds", "✓"), "does not hold": ("fails", "✗"), "undecided": ("open", "?"),
-         "not measured": ("none", "–")}
+MARKS = {HOLDS: ("holds", "✓"), FAILS: ("fails", "✗"), UNDECIDED: ("open", "?"), UNMEASURED: ("none", "–")}
+_PLURAL = {HOLDS: "hold", FAILS: "do not hold"}
+_UNITS = {"psnr": " dB", "accuracy": " points", "train_accuracy": " points"}
 _MOST = 60      # missing runs that are listed
 
 
@@ -20,13 +23,14 @@ def text(value: object) -> str:
 
 def counts(verdicts: Sequence[Verdict]) -> str:
     """Return how many claims have which verdict."""
+    if not verdicts:
+        return ""
     items = []
     for word, (kind, symbol) in MARKS.items():
         n = sum(v.verdict == word for v in verdicts)
         if n:
             items.append(f'<li><span class="mark {kind}"><span aria-hidden="true">{symbol}</span> <b>{n}</b></span> '
-                         f"{'hold' if word == 'holds' and n > 1 else 'do not hold' if word[0] == 'd' and n > 1 else word}"
-                         "</li>")
+                         f"{_PLURAL.get(word, word) if n > 1 else word}</li>")
     return f'<ul class="counts" aria-label="Verdicts on all claims">{"".join(items)}</ul>\n'
 
 
@@ -40,24 +44,33 @@ def claims(verdicts: Sequence[Verdict]) -> str:
         note = f'<p class="note">{text(v.note)}</p>' if v.note else ""
         items.append(f'<li><p class="mark {kind}"><span aria-hidden="true">{symbol}</span> {text(v.verdict)}</p>'
                      f'<p class="say">{text(v.say)}</p>{_numbers(v)}{note}{interval(v)}</li>')
-    return f'<ul class="claims" aria-label="Claims">\n{"\n".join(items)}\n</ul>'
+    return '<ul class="claims" aria-label="Claims">\n' + "\n".join(items) + "\n</ul>"
 
 
 def _numbers(v: Verdict) -> str:
     if v.mean is None:
         return ""
-    between = f" (95 %: {v.low:+.2f} to {v.high:+.2f})" if v.low is not None and v.high is not None else ""
+    between = f" (95 %: {_difference(v, v.low)} to {_difference(v, v.high)})" if v.low is not None else ""
     pairs = f"{v.pairs} pair{'s' * (v.pairs != 1)}"
-    above = f"above at {v.above} of {v.sparsities} sparsities" if v.sparsities > 1 else ""
-    said = ", ".join(filter(None, [f"difference {v.mean:+.2f}{between}", pairs, above]))
-    return f'<p class="numbers">{text(said.replace("-", "−"))}</p>'
+    above = f"above 0 at {v.above} of {len(v.sparsities)} sparsities" if len(v.sparsities) > 1 else ""
+    said = ", ".join(filter(None, [f"mean difference {_difference(v, v.mean)}{between}", pairs, above]))
+    return f'<p class="numbers">{text(said)}</p>'
+
+
+def _difference(v: Verdict, value: float) -> str:
+    """Return a difference with its unit: of metrics of which less is better it is relative."""
+    if lower(v.metric):
+        return f"{100 * value:+.1f} %".replace("-", "−")
+    digits = 3 if v.metric.startswith("ssim") else 2
+    unit = next((u for name, u in _UNITS.items() if v.metric.startswith(name)), "")
+    return f"{value:+.{digits}f}{unit}".replace("-", "−")
 
 
 def interval(v: Verdict) -> str:
     """Return the mean difference and its interval as a small drawing beside the line that it is judged by."""
     if v.mean is None or v.low is None or v.high is None:
         return ""
-    margin = getattr(v, "margin", 0) or 0
+    margin = v.margin
     low, high = min(v.low, margin, 0), max(v.high, margin, 0)
     room = (high - low) * 0.12 or 1
     low, high = low - room, high + room
@@ -65,13 +78,28 @@ def interval(v: Verdict) -> str:
     def at(value: float) -> str:
         return f"{8 + 204 * (value - low) / (high - low):.1f}"
 
-    said = f"mean {v.mean:+.2f}, interval {v.low:+.2f} to {v.high:+.2f}, judged by {margin:+g}"
+    said = f"{_difference(v, v.mean)}, interval {_difference(v, v.low)} to {_difference(v, v.high)}, beside {margin:g}"
     return (f'<svg class="interval" viewBox="0 0 220 34" role="img" aria-label="{text(said)}">'
             f'<line x1="8" x2="212" y1="14" y2="14" stroke="var(--grid)"/>'
             f'<line x1="{at(margin)}" x2="{at(margin)}" y1="3" y2="25" stroke="var(--faint)" stroke-dasharray="3 2"/>'
-            f'<text x="{at(margin)}" y="33" font-size="9" text-anchor="middle" fill="var(--faint)">{margin:+g}</text>'
+            f'<text x="{at(margin)}" y="33" font-size="9" text-anchor="middle" fill="var(--faint)">{margin:g}</text>'
             f'<line x1="{at(v.low)}" x2="{at(v.high)}" y1="14" y2="14" stroke="var(--ink)" stroke-width="2.5"/>'
-            f'<circle cx="{at(v.mean)}" cy="14" r="4.5" fill="var(--ink)"/></svg>').replace(">+0<", ">0<")
+            f'<circle cx="{at(v.mean)}" cy="14" r="4.5" fill="var(--ink)"/></svg>')
+
+
+def beside(rows: Sequence[Row]) -> str:
+    """Return a table of numbers beside published ones."""
+    lines = []
+    for r in rows:
+        digits = 2 if r.metric.startswith(("psnr", "accuracy")) else 4
+        ours = "(not run)" if r.ours.mean is None else f"{r.ours.mean:.{digits}f}"
+        ours += f" ± {r.ours.sd:.{digits}f}" if r.ours.sd is not None else ""
+        lines.append([r.series, r.picture, "" if r.sparsity is None else f"{r.sparsity:.1%}",
+                      "" if None in (r.ours_at, r.sparsity) else f"{r.ours_at:.1%}", metric_label(r.metric), ours,
+                      f"{r.published:.{digits}f}", "" if r.difference is None else f"{r.difference:+.{digits}f}".replace("-", "−"),
+                      r.source])
+    heads = ["series", "picture", "removed", "ours at", "metric", "ours", "published", "difference", "source"]
+    return table(heads, lines)
 
 
 def facts(study: Study) -> str:
@@ -103,8 +131,11 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], note: str = "", e
         value = value if escaped else text(value)
         return re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", value)
 
-    caption = f"<caption>{text(note)}</caption>" if note else ""
-    head = "".join(f'<th scope="col">{text(h)}</th>' for h in heads)
-    body = "\n".join("<tr>" + "".join(f"<td>{cell(c)}</td>" for c in row) + "</tr>" for row in rows)
-    return (f'<div class="scroll" tabindex="0" role="region" aria-label="{text(note or "table")}">'
-            f'<table class="sorts">{caption}<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>\n')
+    words = [not any(re.search(r"\d", row[i]) for row in rows) for i in range(len(heads))]
+    kinds = [' class="words"' if w else "" for w in words]
+    head = "".join(f'<th scope="col"{k}>{text(h)}</th>' for h, k in zip(heads, kinds, strict=True))
+    body = "\n".join("<tr>" + "".join(f"<td{k}>{cell(c)}</td>" for c, k in zip(row, kinds, strict=True)) + "</tr>"
+                     for row in rows)
+    below = f'<p class="files">{text(note)}</p>\n' if note else ""
+    return (f'<div class="scroll" tabindex="0" role="region" aria-label="{text(note or "table")}"><table class="sorts">'
+            f'<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>\n{below}')

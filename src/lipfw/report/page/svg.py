@@ -20,8 +20,9 @@ def chart(drawn: Drawn, name: str) -> str:
     wide = inline(drawn.svg.read_text(encoding="utf-8"), f"{name}w-", drawn.alt)
     if drawn.narrow is None:
         width = float(re.search(r'viewBox="0 0 ([\d.]+)', wide)[1])
-        return (f'<figure class="chart"><div class="scroll" tabindex="0" role="region" aria-label="{text(drawn.title)}" '
-                f'style="--least:{min(width, 680):.0f}px;--most:{1.5 * width:.0f}px">{wide}</div></figure>\n')
+        return ('<figure class="chart"><div class="scroll" tabindex="0" role="region" '
+                f'aria-label="{text(drawn.title)}" style="--least:{min(width, 680):.0f}px;--most:{1.5 * width:.0f}px">'
+                f'{wide}</div></figure>\n')
     narrow = inline(drawn.narrow, f"{name}n-", drawn.alt)
     return f'<figure class="chart"><div class="wide">{wide}</div><div class="narrow">{narrow}</div></figure>\n'
 

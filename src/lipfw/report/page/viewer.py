@@ -18,14 +18,17 @@ _SMALL = 160        # up to this side pixels stay what they are: PNG, enlarged w
 _ROUNDS = 9         # of one run
 
 
-def viewers(study: Study, anchor: str, most: int) -> str:
-    """Return up to `most` viewers, one a picture, of the first series that has its pictures; '' without any."""
+def viewers(study: Study, anchor: str, most: int, level: int) -> str:
+    """Return up to `most` viewers, one a picture, of the first series that has its pictures; '' without any.
+
+    Their headings are of `level`, ids begin with `anchor`.
+    """
     found = []
     for name in sorted({p.picture for s in study.series.values() for p in s.points}, key=natural):
         for s in study.series.values():
             mine = [p for p in s.points if p.picture == name and not s.level]
             if run := _rounds(mine):
-                found.append(_viewer(run, f"{name}, {s.label}", f"{anchor}-view-{len(found)}"))
+                found.append(_viewer(run, f"{name}, {s.label}", f"{anchor}-view-{len(found)}", level))
                 break
         if len(found) == most:
             break
@@ -41,7 +44,7 @@ def _rounds(points: Sequence[Point]) -> list[Point]:
     return [run[i] for i in sorted({*np.linspace(0, len(run) - 1, min(_ROUNDS, len(run))).round().astype(int)})]
 
 
-def _viewer(run: Sequence[Point], title: str, name: str) -> str:
+def _viewer(run: Sequence[Point], title: str, name: str, level: int) -> str:
     pictures, psnr = given(run[0]), run[0].run.degraded.get("psnr")
     said = {"degraded": "degraded" + (f", {psnr:.2f} dB" if psnr is not None else ""), "clean": "clean"}
     figures = [_figure(pictures[k], said[k], title, f'class="given" data-kind="{k}"') for k in ("degraded", "clean")
@@ -60,10 +63,10 @@ def _viewer(run: Sequence[Point], title: str, name: str) -> str:
         controls.append(f'<label>Weights removed<input class="round" id="{name}-round" type="range" min="0" '
                         f'max="{len(run) - 1}" value="{best}"></label>')
     if "clean" in pictures:
-        radios = "".join(f'<label><input type="radio" name="{name}-kind" value="{k}"{" checked" * (k == "degraded")}>{k}'
-                         "</label>" for k in ("degraded", "clean"))
+        radios = "".join(f'<label><input type="radio" name="{name}-kind" value="{k}"'
+                         f'{" checked" * (k == "degraded")}>{k}</label>' for k in ("degraded", "clean"))
         controls.append(f'<fieldset class="choice"><legend>On the left</legend>{radios}</fieldset>')
-    return (f'<div class="viewer"><h4>{text(title)}</h4>\n<div class="stage">{"".join(figures)}</div>\n'
+    return (f'<div class="viewer"><h{level}>{text(title)}</h{level}>\n<div class="stage">{"".join(figures)}</div>\n'
             f'<div class="controls">{"".join(controls)}</div></div>\n')
 
 
