@@ -1,16 +1,19 @@
 """python -m lipfw.report runs/<name> [more folders] [--out DIR]"""
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from lipfw.errors import InputError
 from lipfw.files import write_text
-from lipfw.report.compare import compare, overviews
-from lipfw.report.markdown import to_markdown
-from lipfw.report.read import read_runs
-from lipfw.report.screen import terminal
+from lipfw.report import account, markdown, screen
+from lipfw.report.account import Account
+from lipfw.report.compare import Comparison, Overview, compare, overviews
+from lipfw.report.manifest import MANIFEST
+from lipfw.report.read import Runs, read_runs
 from lipfw.report.sheet import to_csv
-from lipfw.report.stats import group
+from lipfw.report.stats import Group, group
+from lipfw.report.study import read_studies
 from lipfw.report.table import remarks
 from lipfw.terminal import Parser, console, status, tell
 
@@ -23,7 +26,10 @@ def _parser() -> Parser:
                     "their pruner are compared first: dense and at sparsities that two reached.\n"
                     "Generators have their MSE beside PSNR, in training their distance instead,\n"
                     "classifiers their accuracy.\n"
-                    "The tables go to the terminal, to report.csv (all digits) and to report.md.\n"
+                    "Of a study (a folder with study.json) first of all: how far it is, a verdict on\n"
+                    "each of its claims, and published numbers beside its own.\n"
+                    "The tables go to the terminal, to report.csv (all digits) and to report.md; the\n"
+                    "verdicts to verdicts.csv, too.\n"
                     "Runs that are not finished are left out and named.",
         epilog="example: python -m lipfw.report runs/default\n\n"
                "Exit status: 0, or 1 if there is nothing to report, a run cannot be read or the\n"
@@ -43,35 +49,99 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status(program)
 
 
+@dataclass(frozen=True)
+class Section:
+    """The tables of one study, or of the runs that belong to none, and what is not in them."""
+
+    account: Account | None
+    groups: Sequence[Group]
+    comparisons: Sequence[Comparison]
+    overviews: Sequence[Overview]
+    remarks: Sequence[str]
+    broken: Sequence[str]
+
+
 def report(folders: Sequence[Path], out: Path) -> int:
     """Print the tables of the runs in `folders` and write report.csv and report.md to `out`; returns the exit status.
 
-    Raises InputError if there is nothing to report, and for folders as `read_runs` does.
+    Of studies their verdicts come first, and go to verdicts.csv. Raises InputError if there is nothing to report, and
+    for folders as `read_studies` and `read_runs` do.
     """
-    runs = read_runs(folders)
-    groups, twins = group(runs.finished)
-    comparisons, all_ways = compare(groups), overviews(groups)
-    left_out = remarks(runs, twins)
-    broken = [f"cannot read {folder}: {reason}" for folder, reason in runs.unreadable]
-    screen, failed, written = console(), bool(broken), None
+    sections = read_sections(folders)
+    accounts = [s.account for s in sections if s.account]
+    groups = [g for s in sections for g in s.groups]
+    broken = [line for s in sections for line in s.broken]
+    screen_, failed, written = console(), bool(broken), None
     if groups:
+        files = {"report.csv": to_csv(groups), "report.md": _markdown(sections, accounts)}
+        if any(a.verdicts for a in accounts):
+            files["verdicts.csv"] = account.to_csv(accounts)
         try:
             out.mkdir(parents=True, exist_ok=True)
-            write_text(out / "report.csv", to_csv(groups))
-            write_text(out / "report.md", to_markdown(groups, comparisons, left_out + broken, all_ways))
-            written = f"{out}/: report.csv, report.md"
+            for name, text in files.items():
+                write_text(out / name, text)
+            written = f"{out}/: {', '.join(files)}"
         except OSError as e:        # the table is still worth printing
             failed = True
             broken.append(f"cannot write to {out}: {e.strerror or e}; choose another folder with --out DIR")
-        screen.print(terminal(groups, comparisons, screen, all_ways))
-    for line in (*left_out, *([written] if written else [])):
-        screen.print(line, soft_wrap=True)
+    if len(accounts) > 1:
+        screen_.print(screen.index(accounts))
+    for s in sections:
+        if s.account:
+            screen_.print(screen.study(s.account, screen_))
+        if s.groups:
+            screen_.print(screen.terminal(s.groups, s.comparisons, screen_, s.overviews))
+        for line in s.remarks:
+            screen_.print(line, soft_wrap=True)
+    if written:
+        screen_.print(written, soft_wrap=True)
     sys.stdout.flush()
     for line in broken:
         tell(line)
     if not groups:
         raise InputError(f"no finished run to report in {', '.join(map(str, folders))}")
     return int(failed)
+
+
+def read_sections(folders: Sequence[Path]) -> list[Section]:
+    """Return a section for each study in the folders, and one for the runs that belong to none, if there are such.
+
+    Raises InputError as `read_studies`, `account` and `read_runs` do.
+    """
+    folders = [Path(f) for f in folders]
+    others = [f for f in folders if not (f / MANIFEST).is_file()]
+    rest = read_runs(others)        # first: a folder that is not there is told at once
+    studies = read_studies([f for f in folders if f not in others])
+    sections = []
+    for study in studies:
+        broken = [f"cannot read {c['path']}: {c['reason']}" for c in study.cells if c["state"] == "unreadable"]
+        told = account.account(study)
+        sections.append(_section(Runs(list(study.runs.values())), broken, told, told.missing))
+    mine = {f.resolve() for study in studies for f in study.runs}
+    rest.finished = [r for r in rest.finished if r.folder.resolve() not in mine]
+    if rest.finished or rest.unfinished or rest.unreadable or not sections:
+        broken = [f"cannot read {folder}: {reason}" for folder, reason in rest.unreadable]
+        sections.append(_section(rest, broken))
+    return sections
+
+
+def _section(runs: Runs, broken: Sequence[str], told: Account | None = None, missing: Sequence[str] = ()) -> Section:
+    groups, twins = group(runs.finished)
+    return Section(told, groups, compare(groups), overviews(groups), [*remarks(runs, twins), *missing], broken)
+
+
+def _markdown(sections: Sequence[Section], accounts: Sequence[Account]) -> str:
+    text = [markdown.index(accounts)] if len(accounts) > 1 else []
+    for s in sections:
+        if s.account:
+            text.append(markdown.study(s.account))
+        elif accounts:
+            text.append("## Other runs\n")
+        if s.groups:
+            text.append(markdown.to_markdown(s.groups, s.comparisons, [*s.remarks, *s.broken], s.overviews))
+        elif s.remarks or s.broken:
+            text.append("\n".join([*(f"- {line}" for line in (*s.remarks, *s.broken)), ""]))
+    return "\n".join(text)
 
 
 if __name__ == "__main__":

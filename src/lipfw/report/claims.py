@@ -138,7 +138,8 @@ def _judge(study: Study, claim, name: str) -> Verdict:
     mean, above = float(each.mean()), sum(c.mean > 0 for c in columns)
     low, high = interval(each) if len(each) > 1 else (None, None)
     if low is None:
-        verdict, note = UNDECIDED, f"one pair only, whose mean is {'above' if mean > margin else 'not above'} {margin:g}"
+        side = "above" if mean > margin else "not above"
+        verdict, note = UNDECIDED, f"one pair only, whose mean is {side} {margin:g}"
     else:
         verdict, note = decide(columns, mean, low, high, margin, shortfall(metric))
     return Verdict(say, verdict, mean, low, high, len(each), found.sparsities, above,

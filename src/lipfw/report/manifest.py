@@ -82,7 +82,7 @@ def joined(manifests: Sequence[Manifest]) -> Manifest:
     first = manifests[0]
     for other in manifests[1:]:
         pairs = [("scale", first.scale, other.scale)]
-        ours, theirs = _given(first), _given(other)
+        ours, theirs = changing(first.given), changing(other.given)
         pairs += [(k, ours.get(k, "not given"), theirs.get(k, "not given")) for k in dict.fromkeys([*ours, *theirs])]
         pairs += [(f"spec.{k}", first.spec.get(k), other.spec.get(k))
                   for k in dict.fromkeys([*first.spec, *other.spec])]
@@ -136,6 +136,17 @@ def same(text: str, value) -> bool:
     return str(value) in (text, text.strip("'\""))
 
 
+def changing(given: Sequence[str]) -> dict[str, str]:
+    """Return the options among those typed by the user that change what is studied: neither where nor which samples.
+
+    >>> changing(["seed=0..2", "fit.steps=100", "trainer.threads=1", "hydra/launcher=local"])
+    {'fit.steps': '100'}
+    """
+    options = dict(g.lstrip("+").partition("=")[::2] for g in given)
+    return {k: v for k, v in options.items()
+            if k not in _SAMPLES and not {k, k.partition(".")[0].partition("/")[0]} & set(_ELSEWHERE)}
+
+
 def _ours(group: str, name: str) -> bool:
     return (Path(lipfw.__file__).parent / group / f"{name}.py").is_file()
 
@@ -150,13 +161,6 @@ def _check_cell(name: str, cell) -> None:
         raise InputError(f"{name}.values must be a mapping of options to strings, got {values!r}")
     if folder is not None and (not isinstance(folder, str) or not folder or folder != Path(folder).name):
         raise InputError(f"{name}.folder must be the name of a folder beside it or null, got {folder!r}")
-
-
-def _given(manifest: Manifest) -> dict[str, str]:
-    """Return the options typed by the user that all folders of a study must share."""
-    options = dict(g.lstrip("+").partition("=")[::2] for g in manifest.given)
-    return {k: v for k, v in options.items()
-            if k not in _SAMPLES and not {k, k.partition(".")[0].partition("/")[0]} & set(_ELSEWHERE)}
 
 
 def _brief(value) -> str:

@@ -1,6 +1,7 @@
-"""Groups and comparisons -> Markdown."""
+"""Accounts of studies, groups and comparisons -> Markdown."""
 from collections.abc import Iterable, Mapping, Sequence
 
+from lipfw.report.account import ROW, Account, above, full_stat, measured, row, tally
 from lipfw.report.cells import full, spec_of
 from lipfw.report.compare import Comparison, Overview
 from lipfw.report.stats import Group, Row
@@ -16,6 +17,26 @@ from lipfw.report.table import (
     metrics,
     tickets_used,
 )
+
+
+def index(accounts: Sequence[Account]) -> str:
+    """Return one table of the verdicts of several studies."""
+    rows = [(f"`{a.study.name}`", f"**{v.verdict}**", _text(v.say)) for a in accounts for v in a.verdicts]
+    return "\n".join(["## Verdicts", "", *table(["study", "verdict", "claim"], rows, left=3), ""])
+
+
+def study(a: Account) -> str:
+    """Return what was asked and how far it is, the verdicts, and published numbers beside ours."""
+    text = [f"## {_text(a.title)}", "", *(f"- {name}: {_text(told)}" for name, told in a.head), ""]
+    if a.verdicts:
+        rows = [(f"**{v.verdict}**", _text(v.say), measured(v), v.pairs, above(v), _text(v.note)) for v in a.verdicts]
+        text += [f"### Claims: {tally(a.verdicts)}", "",
+                 *table(["verdict", "claim", "difference", "pairs", "above", ""], rows, left=2), "",
+                 *(line for note in a.notes for line in (f"{note}.", ""))]
+    if a.published:
+        rows = [map(_text, row(r, full_stat)) for r in a.published]
+        text += ["### Published numbers", "", *table(ROW, rows, left=4), "", *([a.remark, ""] if a.remark else [])]
+    return "\n".join(text)
 
 
 def to_markdown(groups: Sequence[Group], comparisons: Sequence[Comparison], remarks: Sequence[str],
@@ -75,3 +96,8 @@ def table(heads: Sequence[str], rows: Iterable[Sequence], left: int) -> list[str
 
 def _line(cells: Sequence) -> str:
     return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def _text(told: str) -> str:
+    """Return a text as it stands in a table's cell."""
+    return " ".join(told.split()).replace("|", r"\|")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lipfw.errors import InputError, choice
 from lipfw.report.claims import NEAR, check_metric
-from lipfw.report.manifest import matches
+from lipfw.report.manifest import changing, matches
 from lipfw.report.pairing import clusters, total
 from lipfw.report.stats import Stat
 from lipfw.report.study import Point, Study
@@ -18,8 +18,8 @@ _KEYS = ("series", "value", "where", "sparsity", "metric", "source")
 class Row:
     """A published number, and ours: the mean over the pictures, with its deviation over seeds.
 
-    `sparsity` is the published one (None: of a network that nothing was cut from), `ours_at` that of our tickets nearest
-    to it, at most NEAR away; `ours` is empty where there are none. `difference` is ours less the published one.
+    `sparsity` is the published one (None: of a network that nothing was cut from), `ours_at` that of our tickets
+    nearest to it, at most NEAR away; `ours` is empty where there are none. `difference` is ours less the published one.
     """
 
     series: str
@@ -47,10 +47,11 @@ def published(study: Study) -> list[Row]:
 def comparable(study: Study) -> str:
     """Return the line that says how far the numbers of a study can be held against published ones; "" if they can."""
     if study.scale != "paper":
-        return (f"At scale {study.scale} picture sizes, widths, steps and seeds differ from the paper's: absolute numbers "
-                "do not compare, only their order does.")
-    if study.given:
-        return f"Options were changed ({' '.join(study.given)}): absolute numbers may not compare."
+        return (f"At scale {study.scale} picture sizes, widths, steps and seeds differ from the paper's: absolute "
+                "numbers do not compare, only their order does.")
+    if changed := changing(study.given):
+        told = " ".join(f"{k}={v}" for k, v in changed.items())
+        return f"Options were changed ({told}): absolute numbers may not compare."
     return ""
 
 

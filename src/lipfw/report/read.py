@@ -96,8 +96,7 @@ def read_runs(folders: Iterable[Path]) -> Runs:
         try:
             run = read_run(folder)
         except (ValueError, OSError) as e:
-            reason = f"{e.strerror}: {Path(e.filename).name}" if isinstance(e, OSError) and e.filename else str(e)
-            runs.unreadable.append((folder, reason))
+            runs.unreadable.append((folder, reason(e)))
         else:
             (runs.finished if isinstance(run, Run) else runs.unfinished).append(run)
     return runs
@@ -152,6 +151,11 @@ def read_run(folder: Path) -> Run | Unfinished:
         seeds |= {"ticket.seed": [o.seed for o in found], "ticket.run": [o.run for o in found]}
     return Run(folder, "-".join(label_parts(OmegaConf.create(config))[:-1]), options, seeds,
                config.get("protocol") or {}, rounds, best, degraded, found, result.get("ended"), result.get("device"))
+
+
+def reason(error: Exception) -> str:
+    """Return why a run cannot be read."""
+    return f"{error.strerror}: {Path(error.filename).name}" if getattr(error, "filename", None) else str(error)
 
 
 def natural(text: str) -> list:

@@ -1,4 +1,4 @@
-"""Groups and comparisons -> tables for the terminal: 80 columns hold them."""
+"""Accounts of studies, groups and comparisons -> tables for the terminal: 80 columns hold them."""
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -6,7 +6,9 @@ from rich.console import Group as Lines
 from rich.table import Table
 from rich.text import Text
 
+from lipfw.report.account import ROW, Account, above, measured, row
 from lipfw.report.cells import brief, count, duration, power, scale_of, spec_of
+from lipfw.report.claims import FAILS, HOLDS, UNDECIDED
 from lipfw.report.compare import Comparison, Overview
 from lipfw.report.stats import Group
 from lipfw.report.table import (
@@ -23,6 +25,46 @@ from lipfw.report.table import (
     tickets_used,
 )
 
+_STYLES = {HOLDS: "green", FAILS: "red", UNDECIDED: "yellow"}
+
+
+def index(accounts: Sequence[Account]) -> Lines:
+    """Return one table of the verdicts of several studies."""
+    table = _bare()
+    table.add_column("study", overflow="fold")
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("claim", overflow="fold")
+    for a in accounts:
+        for v in a.verdicts:
+            table.add_row(a.study.name, Text(v.verdict, style=_STYLES.get(v.verdict, "")), v.say)
+    return Lines(Text("verdicts", style="bold"), table, Text(""))
+
+
+def study(a: Account, console: Console) -> Lines:
+    """Return what was asked and how far it is, the verdicts, and published numbers beside ours."""
+    pm = _plus_minus(console)
+    lines = [Text(a.title, style="bold reverse"), _pairs(a.head), Text("")]
+    if a.verdicts:
+        table = _bare()
+        for head, options in {"verdict": {"no_wrap": True}, "claim": {"overflow": "fold"},
+                              "difference": {"justify": "right"}, "pairs": {"justify": "right", "no_wrap": True},
+                              "above": {"justify": "right", "no_wrap": True}}.items():
+            table.add_column(head, **options)
+        for v in a.verdicts:
+            claim = Text(v.say).append(f" ({v.note})" if v.note else "", style="dim")
+            table.add_row(Text(v.verdict, style=_STYLES.get(v.verdict, "")), claim,
+                          measured(v).replace(" [", "\n["), str(v.pairs), above(v))
+        lines += [table, *(Text(note, style="dim") for note in a.notes), Text("")]
+    if a.published:
+        table = _bare()
+        for i, head in enumerate(ROW):
+            table.add_column(head, justify="right" if 4 <= i <= 7 else "left", overflow="fold")
+        for r in a.published:
+            table.add_row(*row(r, lambda stat, digits: brief(stat, digits, stat.n, pm)))
+        lines += [Text("published numbers", style="bold"), table, *([Text(a.remark, style="dim")] if a.remark else []),
+                  Text("")]
+    return Lines(*lines)
+
 
 def terminal(groups: Sequence[Group], comparisons: Sequence[Comparison], console: Console,
              overviews: Sequence[Overview] = ()) -> Lines:
@@ -30,8 +72,7 @@ def terminal(groups: Sequence[Group], comparisons: Sequence[Comparison], console
 
     Numbers are rounded; CSV has all.
     """
-    pm = "±" if console.encoding.lower().startswith("utf") else "+-"
-    lines = []
+    pm, lines = _plus_minus(console), []
     for o in overviews:
         lines += [Text(f"{o.title}: restorations (*: the best)", style="bold"), _overview(o, pm), Text("")]
     for c in comparisons:
@@ -43,7 +84,7 @@ def terminal(groups: Sequence[Group], comparisons: Sequence[Comparison], console
         if "mse_picked" in shown:       # 80 columns have no room for both; a generator's picked is its final, mostly
             shown.remove("psnr_final")
         scales = {m: scale_of(r.stats[m].mean for r in g.rows) for m in shown if m in SCALED}
-        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+        table = _bare()
         heads = {HEADS[m][0] + power(scales.get(m, 1)): 8 if m == "loss" else 9 for m in shown}
         for head, width in {"round": 8, "sparse": 6, "params": 6, "n": 2, **heads, "time": 4}.items():
             table.add_column(head, justify="right", min_width=width)
@@ -58,7 +99,7 @@ def terminal(groups: Sequence[Group], comparisons: Sequence[Comparison], console
         lost = choice_lost(g, brief(g.lost, 2, len(g.runs), pm))
         lines += [Text(g.label, style="bold"), table, *map(Text, [choice(g), *lost]), Text("")]
     if used := tickets_used(groups):
-        table = Table(*used[0], box=None, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+        table = _bare(*used[0])
         for i, column in enumerate(table.columns):
             column.overflow, column.no_wrap = "fold", i > 1     # the labels alone may take several lines
         for cells in used[1:]:
@@ -69,7 +110,7 @@ def terminal(groups: Sequence[Group], comparisons: Sequence[Comparison], console
 
 def _overview(o: Overview, pm: str) -> Table:
     """Return a table of a row a group."""
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    table = _bare()
     table.add_column("", overflow="fold")
     for head in ("sparse", "params", "n", *(HEADS[m][0] for m in RESTORED), "time"):
         table.add_column(head, justify="right", no_wrap=True)
@@ -102,7 +143,7 @@ def _side_by_side(c: Comparison, metric: str, width: int, pm: str) -> list[Table
         last = first + 1
         while last < len(columns) and side + sum(widths[first:last + 1]) <= room:
             last += 1
-        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+        table = _bare()
         heads, *rows = zip(labels, counts, *columns[first:last], strict=True)
         table.add_column(heads[0], width=side, overflow="fold")
         for head in heads[1:]:
@@ -112,3 +153,21 @@ def _side_by_side(c: Comparison, metric: str, width: int, pm: str) -> list[Table
         tables.append(table)
         first = last
     return tables
+
+
+def _bare(*heads: str) -> Table:
+    return Table(*heads, box=None, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+
+
+def _pairs(rows: Sequence[tuple[str, str]]) -> Table:
+    table = _bare()
+    table.show_header = False
+    table.add_column("", style="dim", no_wrap=True)
+    table.add_column("", overflow="fold")
+    for name, text in rows:
+        table.add_row(name, text)
+    return table
+
+
+def _plus_minus(console: Console) -> str:
+    return "±" if console.encoding.lower().startswith("utf") else "+-"

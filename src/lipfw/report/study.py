@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lipfw.errors import InputError, choice
 from lipfw.report.manifest import MANIFEST, Manifest, joined, matches, read_manifest
-from lipfw.report.read import Run, Unfinished, is_run, natural, read_run
+from lipfw.report.read import Run, Unfinished, is_run, natural, read_run, reason
 
 SERIES = ("stage", "where", "label", "round")       # the keys of a series
 
@@ -159,7 +159,7 @@ def _cell(manifest: Manifest, planned: Mapping, runs: dict[Path, Run]) -> dict:
     try:
         run = runs.get(path) or read_run(path)
     except (ValueError, OSError) as e:
-        return cell | {"state": "unreadable", "reason": str(e)}
+        return cell | {"state": "unreadable", "reason": reason(e)}
     if isinstance(run, Unfinished):
         total = "" if run.total is None else f" of {run.total}"
         return cell | _failed(path, f"not finished: {run.done}{total} rounds done", "unfinished")
@@ -168,13 +168,13 @@ def _cell(manifest: Manifest, planned: Mapping, runs: dict[Path, Run]) -> dict:
     return cell | {"state": "done", "reason": ""}
 
 
-def _failed(path: Path, reason: str, state: str = "planned") -> dict:
-    """Return why a run has failed, if it has left that, else `reason`."""
+def _failed(path: Path, otherwise: str, state: str = "planned") -> dict:
+    """Return why a run has failed, if it has left that, else `otherwise`."""
     # imported here: it needs Hydra, and most studies have no such run
     from lipfw.failed import read
 
     error = read(path)
-    return {"state": "failed", "reason": f"failed: {error}"} if error else {"state": state, "reason": reason}
+    return {"state": "failed", "reason": f"failed: {error}"} if error else {"state": state, "reason": otherwise}
 
 
 def _series(manifest: Manifest, name: str, node, cells: Sequence[Mapping], runs: Mapping[Path, Run]) -> Series:
