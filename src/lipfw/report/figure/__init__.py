@@ -5,6 +5,7 @@ matplotlib, which takes a second to import.
 """
 import importlib
 import io
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -49,15 +50,17 @@ class Drawn:
         return self.files[-1]
 
 
-def draw_all(study: Study, folder: Path) -> list[Drawn]:
-    """Write all figures that the study's spec asks for to `folder`, as <study>-<number>-<kind>.png and .svg.
+def draw_all(study: Study, folder: Path, name: str | None = None) -> list[Drawn]:
+    """Write all figures that the study's spec asks for to `folder`, as <name>-<number>-<kind>.png and .svg.
+
+    `name` is the study's, if none is given.
 
     Raises InputError, naming the figure, for a spec that can't be drawn.
     """
     drawn = []
     for i, spec in enumerate(study.spec.get("figures") or (), 1):
         try:
-            drawn.append(_drawn(study, spec, folder / f"{study.name}-{i}-{spec.get('draw')}"))
+            drawn.append(_drawn(study, spec, folder / f"{name or _plain(study.name)}-{i}-{spec.get('draw')}"))
         except InputError as e:
             raise InputError(f"{study.manifest}: figures[{i - 1}]: {e}") from None
     return drawn
@@ -74,6 +77,11 @@ def _drawn(study: Study, spec: Mapping, stem: Path) -> Drawn:
     files = tuple(save(draw(study, spec), stem))
     narrow = None if kind in RASTER else _svg(draw(study, spec, narrow=True))
     return Drawn(kind, title, shows, alt, files, narrow)
+
+
+def _plain(name: str) -> str:
+    """Return a name as a file may have it."""
+    return re.sub(r"[^\w.=,+-]+", "-", name).strip("-.")[:80]
 
 
 def _title(study: Study, spec: Mapping, kind: str) -> str:

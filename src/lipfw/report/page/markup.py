@@ -3,17 +3,16 @@ import html
 import re
 from collections.abc import Sequence
 
+from lipfw.report.account import ROW, Account, full_stat, measured, row
+from lipfw.report.cells import duration
 from lipfw.report.claims import FAILS, HOLDS, UNDECIDED, UNMEASURED, Verdict
 from lipfw.report.figure.words import metric_label
-from lipfw.report.pairing import lower
 from lipfw.report.published import Row
 from lipfw.report.study import Study
 
 # verdict -> class of its colour, and the symbol that says the same without colour
 MARKS = {HOLDS: ("holds", "✓"), FAILS: ("fails", "✗"), UNDECIDED: ("open", "?"), UNMEASURED: ("none", "–")}
 _PLURAL = {HOLDS: "hold", FAILS: "do not hold"}
-_UNITS = {"psnr": " dB", "accuracy": " points", "train_accuracy": " points"}
-_MOST = 60      # missing runs that are listed
 
 
 def text(value: object) -> str:
@@ -50,20 +49,10 @@ def claims(verdicts: Sequence[Verdict]) -> str:
 def _numbers(v: Verdict) -> str:
     if v.mean is None:
         return ""
-    between = f" (95 %: {_difference(v, v.low)} to {_difference(v, v.high)})" if v.low is not None else ""
     pairs = f"{v.pairs} pair{'s' * (v.pairs != 1)}"
-    above = f"above 0 at {v.above} of {len(v.sparsities)} sparsities" if len(v.sparsities) > 1 else ""
-    said = ", ".join(filter(None, [f"mean difference {_difference(v, v.mean)}{between}", pairs, above]))
-    return f'<p class="numbers">{text(said)}</p>'
-
-
-def _difference(v: Verdict, value: float) -> str:
-    """Return a difference with its unit: of metrics of which less is better it is relative."""
-    if lower(v.metric):
-        return f"{100 * value:+.1f} %".replace("-", "−")
-    digits = 3 if v.metric.startswith("ssim") else 2
-    unit = next((u for name, u in _UNITS.items() if v.metric.startswith(name)), "")
-    return f"{value:+.{digits}f}{unit}".replace("-", "−")
+    there = f"above 0 at {v.above} of {len(v.sparsities)} sparsities" if len(v.sparsities) > 1 else ""
+    said = ", ".join(filter(None, [f"difference {measured(v)}", pairs, there]))
+    return f'<p class="numbers">{text(said).replace("-", "−")}</p>'
 
 
 def interval(v: Verdict) -> str:
@@ -78,7 +67,7 @@ def interval(v: Verdict) -> str:
     def at(value: float) -> str:
         return f"{8 + 204 * (value - low) / (high - low):.1f}"
 
-    said = f"{_difference(v, v.mean)}, interval {_difference(v, v.low)} to {_difference(v, v.high)}, beside {margin:g}"
+    said = f"{measured(v)}, beside {margin:g}"
     return (f'<svg class="interval" viewBox="0 0 220 34" role="img" aria-label="{text(said)}">'
             f'<line x1="8" x2="212" y1="14" y2="14" stroke="var(--grid)"/>'
             f'<line x1="{at(margin)}" x2="{at(margin)}" y1="3" y2="25" stroke="var(--faint)" stroke-dasharray="3 2"/>'
@@ -89,40 +78,27 @@ def interval(v: Verdict) -> str:
 
 def beside(rows: Sequence[Row]) -> str:
     """Return a table of numbers beside published ones."""
-    lines = []
-    for r in rows:
-        digits = 2 if r.metric.startswith(("psnr", "accuracy")) else 4
-        ours = "(not run)" if r.ours.mean is None else f"{r.ours.mean:.{digits}f}"
-        ours += f" ± {r.ours.sd:.{digits}f}" if r.ours.sd is not None else ""
-        lines.append([r.series, r.picture, "" if r.sparsity is None else f"{r.sparsity:.1%}",
-                      "" if None in (r.ours_at, r.sparsity) else f"{r.ours_at:.1%}", metric_label(r.metric), ours,
-                      f"{r.published:.{digits}f}", "" if r.difference is None else f"{r.difference:+.{digits}f}".replace("-", "−"),
-                      r.source])
-    heads = ["series", "picture", "removed", "ours at", "metric", "ours", "published", "difference", "source"]
-    return table(heads, lines)
+    return table(ROW, [[c.replace("-", "−") if i == 7 else c for i, c in enumerate(row(r, full_stat))] for r in rows])
 
 
 def facts(study: Study) -> str:
     """Return what the study is made of: how many of its runs are done, at which scale, how long they took."""
-    hours = study.seconds / 3600
-    took = f"{hours:.1f} hours" if hours >= 1 else f"{study.seconds / 60:.0f} minutes"
     pairs = {"scale": study.scale, "runs done": f"{study.done} of {len(study.cells)}" if study.cells else "",
-             "judged by": metric_label(study.metric), "computing": took if study.seconds else "",
+             "judged by": metric_label(study.metric), "computing": duration(study.seconds) if study.seconds else "",
              "on": ", ".join(study.devices), "options given": " ".join(study.given)}
     items = "".join(f"<div><dt>{k}</dt><dd>{text(v)}</dd></div>" for k, v in pairs.items() if v)
     return f'<dl class="facts">{items}</dl>'
 
 
-def missing(study: Study) -> str:
-    """Return which runs of the study have no result yet, and why."""
-    gone = [c for c in study.cells if c["state"] != "done"]
-    if not gone:
+def missing(account: Account) -> str:
+    """Return which runs of a study have no result, and why."""
+    lines = account.missing
+    if not lines:
         return ""
-    items = [f"<li>{text(c['stage'])}: {text(' '.join(f'{k}={v}' for k, v in c['values'].items()))}"
-             f"{' – ' + text(c['reason']) if c['reason'] else ''}</li>" for c in gone[:_MOST]]
-    more = f"<li>and {len(gone) - _MOST} more</li>" if len(gone) > _MOST else ""
-    return (f'<details class="missing"><summary>{len(gone)} of {len(study.cells)} runs have no result yet: '
-            f'figures name what they lack</summary><ul>{"".join(items)}{more}</ul></details>')
+    study = account.study
+    items = "".join(f"<li>{text(line)}</li>" for line in lines)
+    return (f'<details class="missing"><summary>{len(study.cells) - study.done} of {len(study.cells)} runs have no '
+            f'result yet: figures name what they lack</summary><ul>{items}</ul></details>')
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], note: str = "", escaped: bool = False) -> str:
