@@ -8,13 +8,12 @@ from lipfw.report.figure.points import check, label, series, split, within
 from lipfw.report.figure.style import INK, absent, legend, loss_axis, panels, style
 from lipfw.report.figure.words import metric_label
 from lipfw.report.study import Point, Study
-from lipfw.status.plan import chosen
 
 
 def draw(study: Study, spec: Mapping, narrow: bool = False) -> Figure:
     """Draw for each panel the loss above and `y` (psnr_picked) below it. Spec: `series`, `y`, `panels`.
 
-    The ring is the last round before the loss rises twice in a row.
+    The ring is each run's best round: the last one before its loss rises `pruner.patience` times in a row.
     """
     check(spec, ("series", "y", "panels"))
     every, key, y = series(study, spec), spec.get("panels"), spec.get("y", "psnr_picked")
@@ -55,7 +54,6 @@ def runs(points: Sequence[Point]) -> list[list[Point]]:
 def _line(axes, run: Sequence[Point], metric: str, look) -> None:
     there = [(p.round, p.record[metric]) for p in run if p.record.get(metric) is not None]
     axes.plot(*zip(*there, strict=True) if there else ((), ()), **look.line | {"linewidth": 1, "markersize": 3})
-    choice = chosen([p.record["loss"] for p in run])
-    value = run[choice].record.get(metric)
-    if value is not None:
-        axes.plot([run[choice].round], [value], **_RING)
+    for p in run:
+        if p.round == p.run.best_round and p.record.get(metric) is not None:
+            axes.plot([p.round], [p.record[metric]], **_RING)

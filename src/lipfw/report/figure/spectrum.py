@@ -68,7 +68,8 @@ def draw(study: Study, spec: Mapping, narrow: bool = False) -> Figure:
         _curves(axes, study, every, mine, v, clean)
     panels[0].set_ylabel("power, dB")
     below.supxlabel("spatial frequency, cycles a pixel", fontsize=9)
-    panels[0].legend(loc="upper right", fontsize=8)
+    if panels[0].lines:
+        panels[0].legend(loc="upper right", fontsize=8)
     return figure
 
 
