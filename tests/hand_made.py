@@ -89,7 +89,8 @@ def study(folder, files=False, side=SIDE, pictures=("bird", "woman"), **spec):
         return Series(name, label, points, tuple(missing), fixed, (*planned.values(), *(c["values"] for c in missing)))
 
     series = {s.name: s for s in (
-        series_of("imp", "LIP", imp), series_of("random", "random", random, [gone]), series_of("snip", "SNIP", (), never),
+        series_of("imp", "LIP", imp), series_of("random", "random", random, [gone]),
+        series_of("snip", "SNIP", (), never),
         series_of("dense", "dense", tuple(p for p in imp if p.round == 0), fixed=0),
         series_of("decoder", "deep decoder", points("decoder")))}
     done = {p.folder: p for s in series.values() for p in s.points}

@@ -93,7 +93,7 @@ def test_verdicts_are_told_by_word_and_symbol_before_all_figures(html):
         assert said in text
     assert text.index("LIP above SNIP") < text.index("Lines & bands.")
     assert "4 of 4 runs of snip are missing" in text
-    assert "5 of 15 runs have no result yet" in text
+    assert "5 of 16 runs have no result yet" in text
     assert "LIP <b>matches</b> dense" in text and "Do lottery <image> priors exist?" in text     # escaped
 
 
