@@ -161,7 +161,8 @@ def test_different_studies_are_not_mixed(folder, capsys, other, told):
 
 @pytest.mark.parametrize("wrong, told", [
     ({"fit.steps": "400"}, "fit.steps is 400"), ({"seed": "1"}, "seed is 1"),
-    ({"pruner": "random"}, "pruner is random"), ({"image.name": "baby"}, "image.name is baby"), ({"+task.sigma": "15"}, "task.sigma is 15"),
+    ({"pruner": "random"}, "pruner is random"),
+    ({"image.name": "baby"}, "image.name is baby"), ({"+task.sigma": "15"}, "task.sigma is 15"),
     ({"task": "inpaint"}, "task is inpaint"), ({"pruner.rate": "null"}, "pruner.rate is null")])
 def test_a_run_that_is_not_its_cells_is_refused(folder, capsys, wrong, told):
     run(folder, "x", [1] * 4)
