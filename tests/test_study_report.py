@@ -259,7 +259,10 @@ def test_verdicts_by_hand(low, high, margin, columns, verdict):
     ([(25, 25.05), (25, 25.0)], {"margin": -0.1}, HOLDS, -0.025, ""),
     ([(25, 24)], {}, UNDECIDED, 1, "one pair only, whose mean is above 0"),
     ([(25, 24)], {"margin": 2}, UNDECIDED, 1, "one pair only, whose mean is not above 2"),
-    ([(25, 24), (26, 24)], {"from": 0.9}, UNMEASURED, None, "no picture and seed of both at a sparsity from 0.9 to 1"),
+    ([(25, 24), (26, 24)], {"from": 0.9}, UNMEASURED, None,
+     "nothing from 0.9 to 1; both reach 0.0%, 20.0%, 36.0%, 48.8%"),
+    ([(25, 24), (26, 24)], {"to": 0.9}, HOLDS, 1.5, "compared up to 48.8% only"),
+    ([(25, 24), (26, 24)], {"to": 0.5}, HOLDS, 1.5, ""),
     ([(25, 24), (26, 24)], {"metric": "accuracy"}, UNMEASURED, None, "imp has no accuracy"),
 ])
 def test_a_claim_about_runs(folder, pairs, claim, verdict, mean, note):
@@ -412,6 +415,10 @@ def test_missing_runs_are_told_with_a_verdict(folder):
     a, b = claims.verdicts(studies.read_study(folder))
     assert (a.verdict, a.note) == (HOLDS, "1 of 3 runs of random are missing")
     assert (b.verdict, b.note) == (UNMEASURED, "no runs of snip at this scale")
+    write(folder / "b", [("found", values(p), None) for p in ("imp", "random")], claims=node["spec"]["claims"][:1])
+    (c,) = claims.verdicts(studies.read_study(folder / "b"))
+    assert (c.verdict, c.note) == (UNMEASURED, "no run of imp is done; 1 of 1 runs of imp are missing, "
+                                               "1 of 1 runs of random are missing")
 
 
 def test_neither_order_nor_level_of_the_runs_matters(folder):
@@ -497,14 +504,14 @@ def test_the_report_of_a_study(folder, capsys):
     assert lines[0] == "fig3: Fig 3" and "done 4 of 4 runs" in lines and "device cpu" in lines
     assert "computing 16s in all these runs" in lines and "question Do they exist?" in lines
     assert any(x.startswith("holds IMP is above random +1.50 2 3/3") for x in lines), lines
-    assert any(x.startswith("not measured at 90 % (no picture and seed") for x in lines)
-    assert "[+1.00, +2.00] dB" in lines and not told.err
-    assert any(x.startswith("LIP bird 37.0% (36.0%) psnr_peak 26.50") for x in lines) or "36.0%" in told.out
+    assert any(x.startswith("not measured at 90 % (nothing at 0.9; both reach") for x in lines)
+    assert "[+1.00, +2.00] dB at 20-49%" in lines and not told.err
+    assert "LIP bird 37.0% (36.0%) psnr_peak 26.50±.71 2 31.13 -4.63 Table 4" in lines
     assert "not of this study, left out: runs/fig3/mine" in lines
     assert lines[-1] == "runs/fig3/: report.csv, report.md, verdicts.csv"
     text = (folder / "report.md").read_text()
-    assert "### Claims: 2 hold, 1 not measured" in text and r"| **holds** | IMP \| dense match | +0.00" in text
-    assert "| **holds** | IMP is above random | +1.50 [+1.00, +2.00] dB | 2 | 3/3 |" in text
+    assert "### Claims: 2 hold, 1 not measured" in text and r"| **holds** | IMP \| dense match |  | +0.00" in text
+    assert "| **holds** | IMP is above random |  | +1.50 [+1.00, +2.00] dB | 2 | 3/3 at 20-49% |" in text
     assert "| LIP | bird | 37.0% (36.0%) | psnr_peak | 26.50 ± 0.71 | 2 | 31.13 | -4.63 | Table 4 |" in text
     assert "absolute numbers do not compare" in text and "mine" in text and "### `denoise-bird-skip-imp`" in text
     with open(folder / "verdicts.csv", newline="") as f:
