@@ -64,7 +64,7 @@ class Account:
                  "sparsities compared, with its 95 % bootstrap interval, which is too narrow of few pairs"]
         if any(lower(v.metric) for v in self.verdicts):
             lines += ["of errors, distances, losses and times: in percent of the second side's"]
-        return [*lines, "above: at how many of the sparsities the mean is above 0"]
+        return [*lines, "above: at how many of the sparsities that were compared the mean is above 0"]
 
 
 def account(study: Study) -> Account:
@@ -100,8 +100,11 @@ def measured(v: Verdict) -> str:
 
 
 def above(v: Verdict) -> str:
-    """Return at how many of the sparsities the mean lies above 0: `7/8`."""
-    return f"{v.above}/{len(v.sparsities)}" if v.sparsities else ""
+    """Return at how many of the sparsities the mean lies above 0, and which these are: `7/8 at 20-79%`."""
+    if not v.sparsities:
+        return ""
+    ends = dict.fromkeys(f"{100 * s:.0f}" for s in (min(v.sparsities), max(v.sparsities)))
+    return f"{v.above}/{len(v.sparsities)} at {'-'.join(ends)}%"
 
 
 def row(r: Row, cell) -> list[str]:

@@ -126,13 +126,14 @@ def _judge(study: Study, claim, name: str) -> Verdict:
     metric = check_metric(study, claim.get("metric") or study.metric,
                           f"{name}.metric" if claim.get("metric") else f"{study.manifest}: metric")
     margin = _number(claim, "margin", name, 0.0, -math.inf, math.inf)
-    found = _in_range(differences(better, worse, metric), claim, name)
+    every = differences(better, worse, metric)
+    found = _in_range(every, claim, name)
     say = str(claim.get("say") or f"{better.label} is better than {worse.label}")
     told = (better.name, worse.name, metric, margin)
     lacking = _lacking(better, worse)
     if not found.pairs:
-        return Verdict(say, UNMEASURED, None, None, None, 0, (), 0, lacking or _why(better, worse, metric, claim),
-                       *told)
+        note = _joined(_why(better, worse, metric, claim, every.sparsities), lacking)
+        return Verdict(say, UNMEASURED, None, None, None, 0, (), 0, note, *told)
     columns = tuple(_column(s, found.values[:, j]) for j, s in enumerate(found.sparsities))
     each = np.nanmean(found.values, axis=1)     # of every pair, over the range
     mean, above = float(each.mean()), sum(c.mean > 0 for c in columns)
@@ -143,7 +144,7 @@ def _judge(study: Study, claim, name: str) -> Verdict:
     else:
         verdict, note = decide(columns, mean, low, high, margin, shortfall(metric))
     return Verdict(say, verdict, mean, low, high, len(each), found.sparsities, above,
-                   "; ".join(n for n in (note, lacking) if n), *told, columns)
+                   _joined(note, _short_of(claim, every.sparsities), lacking), *told, columns)
 
 
 def _column(sparsity: float, values: np.ndarray) -> Column:
@@ -173,14 +174,28 @@ def _lacking(*sides: Series) -> str:
     return ", ".join(dict.fromkeys(told))
 
 
-def _why(better: Series, worse: Series, metric: str, claim: Mapping) -> str:
+def _short_of(claim: Mapping, reached: Sequence[float]) -> str:
+    """Return what to tell if the sparsities that both sides reached end before the claim's range does."""
+    return f"compared up to {max(reached):.1%} only" if "to" in claim and max(reached) < claim["to"] - NEAR else ""
+
+
+def _why(better: Series, worse: Series, metric: str, claim: Mapping, reached: Sequence[float]) -> str:
+    """Return why nothing could be compared."""
     for s in (better, worse):
-        if not s.points:
+        if not s.planned:
             return f"no runs of {s.name} at this scale"
+        if not s.points:
+            return f"no run of {s.name} is done"
         if not any(p.record.get(metric) is not None for p in s.points):
             return f"{s.name} has no {metric}"
+    if not reached:
+        return "no picture and seed of both at one sparsity"
     at = f"at {claim['at']:g}" if "at" in claim else f"from {claim.get('from', 0):g} to {claim.get('to', 1):g}"
-    return f"no picture and seed of both at a sparsity {at}"
+    return f"nothing {at}; both reach " + ", ".join(f"{s:.1%}" for s in reached)
+
+
+def _joined(*notes: str) -> str:
+    return "; ".join(n for n in notes if n)
 
 
 def _at(c: Column) -> str:

@@ -121,14 +121,15 @@ def _by_sparsity(groups: Sequence[Group]) -> list[dict[int, Row]]:
 
     Rows of nearly the same sparsity share a column, the nearest ones first, and no two of one group.
     """
+    places = {(i, r.round): _place(g, r) for i, g in enumerate(groups) for r in g.rows}
     columns = [{i: r} for r, i in sorted(((r, i) for i, g in enumerate(groups) for r in g.rows),
-                                         key=lambda pair: _place(groups[pair[1]], pair[0]))]
+                                         key=lambda pair: places[pair[1], pair[0].round])]
 
     def width(c: int) -> float:
         """How far apart the sparsities of columns c and c + 1 are, at most."""
         if columns[c].keys() & columns[c + 1].keys():
             return math.inf
-        both = [_place(groups[i], r) for i, r in (columns[c] | columns[c + 1]).items()]
+        both = [places[i, r.round] for i, r in (columns[c] | columns[c + 1]).items()]
         return max(both) - min(both)
 
     while len(columns) > 1 and width(nearest := min(range(len(columns) - 1), key=width)) <= _SAME:
@@ -138,6 +139,7 @@ def _by_sparsity(groups: Sequence[Group]) -> list[dict[int, Row]]:
 
 def _place(group: Group, row: Row) -> float:
     """Return the sparsity that a row is compared at."""
-    return statistics.mean([r.place(row.round) for r in group.runs if row.round < len(r.rounds)])
+    replays = [r.place(row.round) for r in group.runs if len(r.found) == 1 and row.round < len(r.rounds)]
+    return statistics.mean(replays) if replays else row.sparsity
 
 

@@ -159,7 +159,7 @@ def _check_cell(name: str, cell) -> None:
     values, folder = cell.get("values"), cell.get("folder")
     if not isinstance(values, dict) or not all(isinstance(v, str) for v in values.values()):
         raise InputError(f"{name}.values must be a mapping of options to strings, got {values!r}")
-    if folder is not None and (not isinstance(folder, str) or not folder or folder != Path(folder).name):
+    if folder is not None and (not isinstance(folder, str) or folder in ("", "..") or folder != Path(folder).name):
         raise InputError(f"{name}.folder must be the name of a folder beside it or null, got {folder!r}")
 
 
