@@ -25,6 +25,11 @@ def score(point: Point) -> float | None:
     return record.get("psnr_picked")
 
 
+def before(point: Point) -> float | None:
+    """Return the PSNR in dB of the degraded picture; of several pictures only their mean is known, and so None."""
+    return None if point.record.get("images") else point.run.degraded.get("psnr")
+
+
 def read(path: Path) -> np.ndarray:
     """Return a picture (H, W, 3) of 8 bits; transparency is dropped."""
     with Image.open(path) as image:
