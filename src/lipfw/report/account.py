@@ -102,7 +102,8 @@ def measured(v: Verdict, usual: str | None = None) -> str:
         return ""
     unit = "%" if lower(v.metric) else _of(_UNITS, v.metric, "")
     ends = "" if v.low is None else f" [{_signed(v.metric, v.low)}, {_signed(v.metric, v.high)}]"
-    return " ".join([f"{_signed(v.metric, v.mean)}{ends} {unit}".rstrip(), *[v.metric] * (usual not in (None, v.metric))])
+    metric = "" if usual in (None, v.metric) else v.metric
+    return " ".join(f"{_signed(v.metric, v.mean)}{ends} {unit} {metric}".split())
 
 
 def above(v: Verdict) -> str:
