@@ -360,7 +360,8 @@ def test_of_errors_less_is_better_and_differences_are_relative(folder):
         told, told | {"margin": 0.2}, {"better": "random", "worse": "imp", "metric": "mse_picked", "margin": -0.07}])))
     assert (v.verdict, tight.verdict, other.verdict) == (HOLDS, UNDECIDED, FAILS)
     assert v.mean == pytest.approx(0.25) and (v.low, v.high) == pytest.approx((0.1, 0.4))
-    assert account.measured(v) == "+25.0 [+10.0, +40.0] %"
+    assert account.measured(v, "psnr_peak") == "+25.0 [+10.0, +40.0] % mse_picked"
+    assert account.measured(v, "mse_picked") == account.measured(v) == "+25.0 [+10.0, +40.0] %"
     assert claims.shortfall("mse_picked") == pytest.approx(0.0233, abs=1e-4) and claims.shortfall("psnr_peak") == 0.1
 
 

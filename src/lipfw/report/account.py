@@ -34,6 +34,7 @@ class Account:
         """What was asked and how far it is, as (name, text)."""
         s = self.study
         rows = [("question", s.question), ("expected", s.expected), ("scale", s.scale),
+                ("metric", s.metric if self.verdicts or self.published else ""),
                 ("changed", " ".join(f"{k}={v}" for k, v in changing(s.given).items())),
                 ("done", f"{s.done} of {len(s.cells)} runs"),
                 ("computing", f"{duration(s.seconds)} in all these runs" if s.runs else ""),
@@ -62,6 +63,8 @@ class Account:
             return []
         lines = ["difference: by how much the first side is better, mean over pairs of picture and seed and over the "
                  "sparsities compared, with its 95 % bootstrap interval, which is too narrow of few pairs"]
+        if others := sorted({v.metric for v in self.verdicts} - {self.study.metric}):
+            lines.append(f"some claims are about {', '.join(others)}, as their numbers say")
         if any(lower(v.metric) for v in self.verdicts):
             lines += ["of errors, distances, losses and times: in percent of the second side's"]
         return [*lines, "above: at how many of the sparsities that were compared the mean is above 0"]
@@ -90,13 +93,17 @@ def tally(every: Iterable[Verdict]) -> str:
     return ", ".join(f"{counts[v]} {words[v][counts[v] > 1]}" for v in words if counts[v]) or "no claims"
 
 
-def measured(v: Verdict) -> str:
-    """Return the difference with its unit: `+0.31 [+0.12, +0.50] dB`; "" where nothing was measured."""
+def measured(v: Verdict, usual: str | None = None) -> str:
+    """Return the difference with its unit: `+0.31 [+0.12, +0.50] dB`; "" where nothing was measured.
+
+    The metric is told, too, if it is not the `usual` one of the study.
+    """
     if v.mean is None:
         return ""
     unit = "%" if lower(v.metric) else _of(_UNITS, v.metric, "")
     ends = "" if v.low is None else f" [{_signed(v.metric, v.low)}, {_signed(v.metric, v.high)}]"
-    return f"{_signed(v.metric, v.mean)}{ends} {unit}".rstrip()
+    metric = "" if usual in (None, v.metric) else v.metric
+    return " ".join(f"{_signed(v.metric, v.mean)}{ends} {unit} {metric}".split())
 
 
 def above(v: Verdict) -> str:

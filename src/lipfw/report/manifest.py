@@ -102,9 +102,9 @@ def matches(values: Mapping[str, str], where, name: str, among: Sequence[Mapping
         return True
     if not isinstance(where, Mapping):
         raise InputError(f"{name} must be a mapping of options to values, got {where!r}")
-    known = dict.fromkeys(k for v in among for k in v)
-    for key in where if among else ():
-        if key not in known:
+    for key in where:
+        if among and not any(key in v for v in among):      # the first one has it, mostly
+            known = dict.fromkeys(k for v in among for k in v)
             raise InputError(f"{name}: no cell has a value of {key}{nearest(key, known)}")
     return all(key in values and any(same(values[key], w) for w in (wanted if isinstance(wanted, list) else [wanted]))
                for key, wanted in where.items())

@@ -29,7 +29,8 @@ def study(a: Account) -> str:
     """Return what was asked and how far it is, the verdicts, and published numbers beside ours."""
     text = [f"## {_text(a.title)}", "", *(f"- {name}: {_text(told)}" for name, told in a.head), ""]
     if a.verdicts:
-        rows = [(f"**{v.verdict}**", _text(v.say), _text(v.note), measured(v), v.pairs, above(v)) for v in a.verdicts]
+        rows = [(f"**{v.verdict}**", _text(v.say), _text(v.note), measured(v, a.study.metric), v.pairs, above(v))
+                for v in a.verdicts]
         text += [f"### Claims: {tally(a.verdicts)}", "",
                  *table(["verdict", "claim", "note", "difference", "pairs", "above"], rows, left=3), "",
                  *(line for note in a.notes for line in (f"{note}.", ""))]

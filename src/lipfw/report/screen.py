@@ -53,7 +53,8 @@ def study(a: Account, console: Console) -> Lines:
         for v in a.verdicts:
             claim = Text(v.say).append(f" ({v.note})" if v.note else "", style="dim")
             table.add_row(Text(v.verdict, style=_STYLES.get(v.verdict, "")), claim,
-                          measured(v).replace(" [", "\n["), str(v.pairs), above(v).replace(" ", "\n", 1))
+                          measured(v, a.study.metric).replace(" [", "\n["), str(v.pairs),
+                          above(v).replace(" ", "\n", 1))
         lines += [table, *(Text(note, style="dim") for note in a.notes), Text("")]
     if a.published:
         table = _bare()

@@ -189,8 +189,8 @@ def _series(manifest: Manifest, name: str, node, cells: Sequence[Mapping], runs:
     if fixed is not None and (isinstance(fixed, bool) or not isinstance(fixed, int) or fixed < 0):
         raise InputError(f"{where}.round must be a whole number of at least 0, got {fixed!r}")
     of_stage = [c for c in cells if c["stage"] == stage]
-    mine = [c for c in of_stage if matches(c["values"], node.get("where"), f"{where}.where",
-                                           [c["values"] for c in of_stage])]
+    every = [c["values"] for c in of_stage]
+    mine = [c for c in of_stage if matches(c["values"], node.get("where"), f"{where}.where", every)]
     points, missing = [], []
     for c in mine:
         if c["state"] == "done":
