@@ -154,6 +154,20 @@ def test_clean_and_degraded_are_cut_out_of_compare_png(on_disk, tmp_path):
     assert raster.given(high) == {}
 
 
+def test_of_several_pictures_the_first_is_shown_with_its_own_numbers(on_disk, tmp_path):
+    point = hand_made.run(tmp_path, files=True)[1]
+    point.record["images"] = {"baby": {"psnr_picked": 31.5}, "bird": {"psnr_picked": 20.0}}
+    for f in [*point.folder.glob("restored/round_01*.png"), point.folder / "compare.png"]:
+        for name in ("bird", "baby"):
+            f.with_stem(f"{f.stem}-{name}").write_bytes(f.read_bytes())
+        f.unlink()
+    assert raster.restored(point).name == "round_01-baby.png"
+    assert raster.score(point) == 31.5 and raster.before(point) is None
+    assert [f.name for f in raster.on_the_way(point).values()] == [
+        "round_01_step_00010-baby.png", "round_01_step_00020-baby.png"]
+    assert np.array_equal(raster.given(point)["clean"], _levels(hand_made.picture(7)))
+
+
 def test_pictures_are_those_of_the_lowest_seed_with_the_psnr_of_the_picked_step(on_disk):
     spec = {"draw": "pictures", "series": ["dense", "imp", "snip"], "sparsities": [0.36, 0.89], "panels": "image.name"}
     heads, rows, sides = pictures.cells(on_disk, spec)

@@ -63,13 +63,14 @@ def given(point: Point) -> dict[str, np.ndarray]:
 
 
 def on_the_way(point: Point) -> dict[int, Path]:
-    """Return {step: file} of the pictures that a round has left on its way, by step."""
-    pattern = re.compile(rf"round_{point.round:02d}(?:-.+?)?_step_(\d+)\.png")
-    files = sorted((point.folder / "restored").glob(f"round_{point.round:02d}*_step_*.png"))
-    found: dict[int, Path] = {}
-    for f in files:
-        if match := pattern.fullmatch(f.name):
-            found.setdefault(int(match[1]), f)
+    """Return {step: file} of the pictures that a round has left on its way, by step; of several pictures the first's.
+    """
+    file = restored(point)
+    if file is None:
+        return {}
+    stem = f"round_{point.round:02d}"
+    pattern = re.compile(rf"{stem}_step_(\d+){re.escape(file.stem.removeprefix(stem))}\.png")
+    found = {int(m[1]): f for f in file.parent.iterdir() if (m := pattern.fullmatch(f.name))}
     return dict(sorted(found.items()))
 
 

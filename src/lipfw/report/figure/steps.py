@@ -41,6 +41,7 @@ def _cell(point: Point | None, step: int) -> Cell:
     file = on_the_way(point).get(step) if point else None
     if file is None:
         return Cell(None, "")
-    records = read_jsonl(point.folder / "steps.jsonl")
+    # of several pictures a record has the mean, which is not that of the one shown
+    records = [] if point.record.get("images") else read_jsonl(point.folder / "steps.jsonl")
     psnr = next((r.get("psnr") for r in records if (r["round"], r["step"]) == (point.round, step)), None)
     return Cell(read(file), "" if psnr is None else f"{psnr:.2f} dB")
