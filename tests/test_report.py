@@ -13,7 +13,13 @@ from rich.console import Console
 
 from lipfw.errors import InputError
 from lipfw.report import compare, read, screen, stats
-from lipfw.report.__main__ import main
+from lipfw.report.__main__ import main as command
+
+
+def main(argv):
+    """The command without figures, which are drawn in tests of their own and take a second each."""
+    return command([*argv, "--no-figures"])
+
 
 METRICS = ("psnr_peak", "psnr_picked", "psnr_final", "ssim_picked", "loss", "seconds")
 
@@ -750,7 +756,8 @@ def test_markdown_is_a_table(study):
 
 
 def test_ascii_output(study):
-    run = subprocess.run([sys.executable, "-m", "lipfw.report", str(study)], capture_output=True, text=True,
+    run = subprocess.run([sys.executable, "-m", "lipfw.report", str(study), "--no-figures"],
+                         capture_output=True, text=True,
                          env={"PYTHONPATH": ":".join(sys.path), "PYTHONIOENCODING": "ascii", "PATH": ""})
     assert run.returncode == 0 and "+-" in run.stdout, run.stderr
 

@@ -11,12 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.stats
-from test_report import config, fails, make, rounds, ticket
+from test_report import command, config, fails, main, make, rounds, ticket
 
 from lipfw.errors import InputError
 from lipfw.report import account, claims, manifest, pairing, published
 from lipfw.report import study as studies
-from lipfw.report.__main__ import main
 from lipfw.report.claims import FAILS, HOLDS, UNDECIDED, UNMEASURED
 
 LADDER = (0.0, 0.2, 0.36, 0.488)
@@ -565,11 +564,36 @@ def test_a_run_of_a_study_given_beside_it_counts_once(folder, capsys):
     assert "Other runs" not in (folder / "report.md").read_text() and not (folder / "verdicts.csv").exists()
 
 
+def test_a_page_and_figures_are_drawn_unless_told_not_to(folder, capsys):
+    built(folder, flat((25, 24), (26, 24)), claims=CLAIMS, figures=[
+        {"draw": "curves", "series": ["imp", "random"], "shows": "what random pruning loses"}])
+    run(Path("runs/own"), "x", [30, 31, 32, 33], seed=4)
+    run(Path("runs/own"), "y", [30, 31, 32, 30], "random", seed=4)
+    where = [str(folder), "runs/own", "--out", "here"]
+    assert command([*where, "--no-figures"]) == 0 and not Path("here/index.html").exists()
+    assert command(where) == 0
+    assert capsys.readouterr().out.endswith(
+        "here/: report.csv, report.md, verdicts.csv, index.html, figures/\n")
+    page = Path("here/index.html").read_text()
+    assert all(f"{name}" in page for name in ("fig3", "IMP is above random", "holds", "denoise-bird-skip"))
+    assert {f.suffix for f in Path("here/figures").iterdir()} == {".png", ".svg"}
+    assert sorted(f.name for f in Path("here/figures").glob("fig3*")) == ["fig3-1-curves.png", "fig3-1-curves.svg"]
+
+
+def test_a_figure_that_cannot_be_drawn_leaves_the_tables(folder, capsys):
+    built(folder, flat((25, 24), (26, 24)), claims=CLAIMS, figures=[{"draw": "curvs"}])
+    assert command([str(folder)]) == 1
+    told = capsys.readouterr()
+    assert "IMP is above random" in told.out and told.out.endswith("/: report.csv, report.md, verdicts.csv\n")
+    assert told.err.startswith("lipfw: runs/fig3/study.json: figures[0]: ") and "did you mean curves?" in told.err
+    assert told.err.count("\n") == 1
+
+
 def test_no_torch_no_hydra_no_matplotlib(folder):
     built(folder, flat((25, 24), (26, 24)), claims=CLAIMS)
     code = ("import sys; from lipfw.report.__main__ import main; assert main(sys.argv[1:]) == 0; "
             "assert not {'torch', 'hydra', 'pytorch_lightning', 'matplotlib', 'scipy'} & set(sys.modules)")
-    subprocess.run([sys.executable, "-c", code, str(folder)], check=True, capture_output=True,
+    subprocess.run([sys.executable, "-c", code, str(folder), "--no-figures"], check=True, capture_output=True,
                    env={"PYTHONPATH": ":".join(sys.path), "PATH": ""})
 
 

@@ -4,7 +4,6 @@
 groups beside each other, and `screen`, `sheet` and `markdown` write these for the terminal, as CSV and as Markdown.
 
 Of studies, `manifest` reads what was planned and `study` the series that it compares, `pairing` takes the differences
-between two of them, `claims` judges these, `published` puts published numbers beside ours, `account` tells all that. Of
-those, and of groups, `figure` makes figures and `page` a page.
-Each part needs only those before it, and none imports torch.
+between two of them, `claims` judges these, `published` puts published numbers beside ours, `account` tells all that.
+`figure` draws both, and `page` is a page of it all. Each part needs only those before it, and none imports torch.
 """

@@ -1,4 +1,4 @@
-"""python -m lipfw.report runs/<name> [more folders] [--out DIR]"""
+"""python -m lipfw.report runs/<name> [more folders] [--out DIR] [--no-figures]"""
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,14 +29,15 @@ def _parser() -> Parser:
                     "Of a study (a folder with study.json) first of all: how far it is, a verdict on\n"
                     "each of its claims, and published numbers beside its own.\n"
                     "The tables go to the terminal, to report.csv (all digits) and to report.md; the\n"
-                    "verdicts to verdicts.csv, too.\n"
+                    "verdicts to verdicts.csv, too. index.html has all, with figures and pictures.\n"
                     "Runs that are not finished are left out and named.",
         epilog="example: python -m lipfw.report runs/default\n\n"
                "Exit status: 0, or 1 if there is nothing to report, a run cannot be read or the\n"
                "report cannot be written.")
     parser.add_argument("folder", nargs="+", type=Path, help="runs/<name>, or the folder of one run")
     parser.add_argument("--out", type=Path, metavar="DIR",
-                        help="folder for report.csv and report.md (default: the first folder given)")
+                        help="folder for report.csv, report.md and the rest (default: the first folder given)")
+    parser.add_argument("--no-figures", action="store_true", help="tables only: no figures and no page")
     return parser
 
 
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Report the runs that `argv` names; returns the exit status. A mistake is told in one line on stderr."""
     def program() -> int:
         args = _parser().parse_args(argv)
-        return report(args.folder, args.out or args.folder[0])
+        return report(args.folder, args.out or args.folder[0], not args.no_figures)
 
     return status(program)
 
@@ -61,17 +62,17 @@ class Section:
     broken: Sequence[str]
 
 
-def report(folders: Sequence[Path], out: Path) -> int:
+def report(folders: Sequence[Path], out: Path, figures: bool = False) -> int:
     """Print the tables of the runs in `folders` and write report.csv and report.md to `out`; returns the exit status.
 
-    Of studies their verdicts come first, and go to verdicts.csv. Raises InputError if there is nothing to report, and
-    for folders as `read_studies` and `read_runs` do.
+    Of studies their verdicts come first, and go to verdicts.csv. With `figures` there are index.html and figures/, too.
+    Raises InputError if there is nothing to report, and for folders as `read_studies` and `read_runs` do.
     """
     sections = read_sections(folders)
     accounts = [s.account for s in sections if s.account]
     groups = [g for s in sections for g in s.groups]
-    broken = [line for s in sections for line in s.broken]
-    screen_, failed, written = console(), bool(broken), None
+    broken, written = [line for s in sections for line in s.broken], []
+    failed = bool(broken)
     if groups:
         files = {"report.csv": to_csv(groups), "report.md": _markdown(sections, accounts)}
         if any(a.verdicts for a in accounts):
@@ -80,27 +81,49 @@ def report(folders: Sequence[Path], out: Path) -> int:
             out.mkdir(parents=True, exist_ok=True)
             for name, text in files.items():
                 write_text(out / name, text)
-            written = f"{out}/: {', '.join(files)}"
+            written = [*files]
         except OSError as e:        # the table is still worth printing
             failed = True
             broken.append(f"cannot write to {out}: {e.strerror or e}; choose another folder with --out DIR")
-    if len(accounts) > 1:
-        screen_.print(screen.index(accounts))
-    for s in sections:
-        if s.account:
-            screen_.print(screen.study(s.account, screen_))
-        if s.groups:
-            screen_.print(screen.terminal(s.groups, s.comparisons, screen_, s.overviews))
-        for line in s.remarks:
-            screen_.print(line, soft_wrap=True)
+    _print(sections, accounts)
+    if figures and written:
+        try:
+            written += _draw(sections, out)
+        except (InputError, OSError) as e:      # tables are there
+            failed = True
+            broken.append(str(e) if isinstance(e, InputError) else f"cannot write figures to {out}: {e.strerror or e}")
     if written:
-        screen_.print(written, soft_wrap=True)
+        console().print(f"{out}/: {', '.join(written)}", soft_wrap=True)
     sys.stdout.flush()
     for line in broken:
         tell(line)
     if not groups:
         raise InputError(f"no finished run to report in {', '.join(map(str, folders))}")
     return int(failed)
+
+
+def _print(sections: Sequence[Section], accounts: Sequence[Account]) -> None:
+    to = console()
+    if len(accounts) > 1:
+        to.print(screen.index(accounts))
+    for s in sections:
+        if s.account:
+            to.print(screen.study(s.account, to))
+        if s.groups:
+            to.print(screen.terminal(s.groups, s.comparisons, to, s.overviews))
+        for line in s.remarks:
+            to.print(line, soft_wrap=True)
+    sys.stdout.flush()      # figures take a while
+
+
+def _draw(sections: Sequence[Section], out: Path) -> list[str]:
+    """Write the figures and the page; returns what was written."""
+    from lipfw.report.page import write_report  # matplotlib takes a second to import
+
+    rest = [s for s in sections if not s.account]
+    write_report(out, [s.account for s in sections if s.account], [g for s in rest for g in s.groups],
+                 [c for s in rest for c in s.comparisons])
+    return ["index.html", *["figures/"] * (out / "figures").is_dir()]
 
 
 def read_sections(folders: Sequence[Path]) -> list[Section]:
