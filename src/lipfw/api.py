@@ -100,6 +100,9 @@ def restore(picture, task: str | Callable[[Picture], Problem] = "denoise", *, ti
     started = time.monotonic()
     found, back = given(picture)
     (found,) = finish([found], degraded=True)
+    if task == "cs":
+        raise InputError('task="cs" measures a clean picture; what was measured by an operator of yours is restored by '
+                         'task="custom" with operator= and measurement=FILE.npy')
     protocol, of_prior = protocol_of(task), {}
     if ticket is not None:
         if pruner is not None:

@@ -46,7 +46,7 @@ def follows(protocol: Mapping, group: str, option: str) -> dict:
 
 
 def prior_of(ticket: Ticket) -> tuple[Callable[..., Prior] | None, dict]:
-    """Return what builds the network that a ticket was found in, and with which options; (None, {}) if that is not told.
+    """Return what builds the network that a ticket was found in, and its options; (None, {}) if that is not told.
 
     Raises InputError for an architecture that no such network has.
     """

@@ -118,8 +118,8 @@ def best_ticket(path) -> Path:
         best = json.loads((files[0].parent.parent / "result.json").read_text())["best_round"]
         return next(f for f in files if f.stem == f"round_{best:02d}")
     except (OSError, ValueError, KeyError, TypeError, RecursionError, StopIteration):
-        raise InputError(f"{path} has {len(files)} tickets and no result that says which is the best; name one of them, "
-                         f"e.g. {files[-1]}") from None
+        raise InputError(f"{path} has {len(files)} tickets and no result that says which is the best; name one of "
+                         f"them, e.g. {files[-1]}") from None
 
 
 def differing_head(mask: Mask, network: nn.Module) -> str | None:

@@ -22,14 +22,15 @@ class Deblur:
 
     `kernel` is "gaussian", of standard deviation `sigma` on `size` x `size` pixels (None: all within 4 sigma), or
     "motion", a line of `length` pixels at `angle` degrees, counter-clockwise, or the file of a grey picture of the
-    kernel, or an array (h, w) of its weights. Sums are brought to 1. Edges are as in `Blur`. The measurement is clipped to [0, 1] and not quantised. A
-    picture that is degraded already is taken as it is: blurred by that kernel, and `noise` is not used.
+    kernel, or an array (h, w) of its weights. Sums are brought to 1. Edges are as in `Blur`. The measurement is clipped
+    to [0, 1] and not quantised. A picture that is degraded already is taken as it is: blurred by that kernel, and
+    `noise` is not used.
     Source: sigma 1.6 on 25 x 25 pixels with noise of sqrt(2) grey levels is the standard case of the literature (NCSR,
     Dong et al. 2013; RED, Romano et al. 2017; DeepRED, Mataev et al. 2019).
     """
 
-    def __init__(self, kernel: str | np.ndarray | Tensor = "gaussian", sigma: float = 1.6, size: int | None = 25, length: int = 9,
-                 angle: float = 45, noise: float = math.sqrt(2), seed: int = 0):
+    def __init__(self, kernel: str | np.ndarray | Tensor = "gaussian", sigma: float = 1.6, size: int | None = 25,
+                 length: int = 9, angle: float = 45, noise: float = math.sqrt(2), seed: int = 0):
         self.noise = number("task.noise", noise, 0, 255, hint="it is in grey levels of 255")
         self.seed = whole("task.seed", seed, least=0)
         sigma = number("task.sigma", sigma, 0, 1000, open_low=True, hint="it is in pixels")
@@ -85,8 +86,8 @@ def _from_array(values: np.ndarray | Tensor) -> Tensor:
         kernel = torch.zeros(0)
     good = kernel.dim() == 2 and 0 < max(kernel.shape) <= 1001 and kernel.numel() and torch.isfinite(kernel).all()
     if not good or kernel.min() < 0 or not kernel.any():
-        raise InputError(f"kernel= must be an array (h, w) of weights, finite, not negative and not all 0, at most 1001 "
-                         f"a side, got {tuple(values.shape)} of {values.dtype}")
+        raise InputError(f"kernel= must be an array (h, w) of weights, finite, not negative and not all 0, at most "
+                         f"1001 a side, got {tuple(values.shape)} of {values.dtype}")
     return _normal(kernel)
 
 

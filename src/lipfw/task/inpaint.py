@@ -17,7 +17,8 @@ class Inpaint:
     is degraded already needs `mask`. Raises InputError for a mask of another size or one that hides everything.
     """
 
-    def __init__(self, missing: float = 0.5, per_channel: bool = False, mask: str | Picture | None = None, seed: int = 0):
+    def __init__(self, missing: float = 0.5, per_channel: bool = False, mask: str | Picture | None = None,
+                 seed: int = 0):
         self.missing = number("task.missing", missing, 0, 1, open_high=True, hint="it is the fraction that is hidden")
         self.per_channel, self.mask = per_channel, mask
         self.seed = whole("task.seed", seed, least=0)
@@ -47,7 +48,7 @@ class Inpaint:
         mask = self.mask if isinstance(self.mask, Picture) else read(self.mask, option="task.mask")
         have, want = tuple(mask.pixels.shape[2:]), tuple(picture.pixels.shape[2:])
         if have != want:
-            raise InputError(f"task.mask={self._told()} is {have[1]}x{have[0]} pixels, the picture {want[1]}x{want[0]}; "
-                             "give a mask of the picture's size (image.size and image.fit_size=crop change the "
-                             "picture, not the mask)")
+            raise InputError(f"task.mask={self._told()} is {have[1]}x{have[0]} pixels, the picture "
+                             f"{want[1]}x{want[0]}; give a mask of the picture's size (image.size and "
+                             "image.fit_size=crop change the picture, not the mask)")
         return mask.pixels.mean(1, keepdim=True) >= 0.5
