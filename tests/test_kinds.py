@@ -92,6 +92,14 @@ def test_a_pil_image_is_turned_as_its_exif_says(tmp_path):
     np.testing.assert_array_equal(read(tmp_path / "a.png").pixels, picture.pixels)      # as from the file
 
 
+def test_a_pil_image_keeps_its_colour_profile():
+    for mode, kept in (("RGB", True), ("CMYK", False)):     # a profile of inks is none of light
+        image = Image.new(mode, (6, 7))
+        image.info["icc_profile"] = b"a profile"
+        picture, back = given(image)
+        assert (back(picture.pixels, None).info.get("icc_profile") == b"a profile") == kept
+
+
 @pytest.mark.parametrize("bits, dtype", [(8, np.uint8), (16, np.uint16)])
 def test_a_file_comes_back_as_an_array_of_its_depth(tmp_path, bits, dtype):
     write_png(tmp_path / "a.png", torch.rand(1, 3, 6, 7), torch.rand(1, 1, 6, 7), bits)

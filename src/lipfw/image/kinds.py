@@ -93,7 +93,10 @@ def _of_pil(image: Image.Image, name: str) -> tuple[Picture, Back]:
     def back(x: Tensor, alpha: Tensor | None) -> Image.Image:
         array = _array(x, alpha, kind, "hw" if x.shape[1] == 1 and alpha is None else "hwc")
         made = Image.fromarray(array.astype(np.int32) if mode == "I" else array)
-        return made if made.mode == mode or mode in _DEEP else made.convert(mode)
+        made = made if made.mode == mode or mode in _DEEP else made.convert(mode)
+        if mode == image.mode and "icc_profile" in image.info:      # the colours mean what they meant
+            made.info["icc_profile"] = image.info["icc_profile"]
+        return made
 
     return picture, back
 
