@@ -55,6 +55,12 @@ def options(cfg: DictConfig) -> dict:
             out[group] = {k: v for k, v in out[group].items() if k not in names}
     if isinstance(out.get("image"), dict) and out["image"].get("box") is None:    # so, too
         out["image"].pop("box", None)
+    fit = out.get("fit")
+    if isinstance(fit, dict):       # and what a fit neither uses nor changes by
+        if fit.get("minutes") is None:
+            fit.pop("minutes", None)
+        if "holdout" not in (fit.get("pick"), fit.get("stop")):
+            fit.pop("held_out", None)
     return out
 
 
