@@ -12,7 +12,8 @@ from lipfw.cli import CONF, EXPERIMENTS
 from lipfw.errors import InputError
 from lipfw.files import write_json, write_text
 from lipfw.grid.cells import opened
-from lipfw.grid.staged import NAME, run_stages
+from lipfw.grid.manifest import NAME
+from lipfw.grid.staged import run_stages
 from lipfw.grid.stages import Stages
 
 SPEC = """
