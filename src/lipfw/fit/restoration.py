@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from lipfw.errors import InputError, choice, number, whole
+from lipfw.errors import InputError, choice, number, step_or_percentage, steps_of, whole
 from lipfw.fit.eager import Eager, pictures_and_loss
 from lipfw.fit.estimate import seconds_of_rounds
 from lipfw.fit.evaluation import mse, psnr, ssim
@@ -45,6 +45,7 @@ class Restoration(Stepped):
     `objective` is what is made small of the residual A(f) - y: "ls" its square; "fourth" its fourth power, which the
     published inpainting script minimises by a slip; "mom", for codes alone, plays the median-of-means game over buckets
     of `bucket` measurements (`latent.TwoPlayers`). To it `tv` times the mean total variation of the picture is added.
+    The restorations of the steps in `keep`, numbers or percentages of `steps`, are handed to callbacks in `kept`.
     With `precision` bf16 the network computes in bfloat16; loss, optimiser and averages stay in float32.
     """
 
@@ -57,8 +58,10 @@ class Restoration(Stepped):
                  smoothing: float = 0.99, target: str = "degraded", pick: str | None = None, stop: str | None = None,
                  window: int = 100, patience: int = 1000, log_every: int = 10, steps_per_batch: int = 50,
                  kernel: str = "auto", precision: int | str = 32, objective: str = "ls", restarts: int = 1,
-                 bucket: int = 20, tv: float = 0.0, held_out: float = 0.03, minutes: float | None = None):
+                 bucket: int = 20, tv: float = 0.0, held_out: float = 0.03, minutes: float | None = None,
+                 keep: Sequence[int | str] = ()):
         super().__init__(steps, log_every, steps_per_batch, minutes)
+        self.keep = _kept(keep, self.steps)
         if prior.fits == "nothing":
             raise InputError("prior=none has nothing to fit and is for fit=baseline; use e.g. prior=skip")
         self.lr = number("fit.lr", lr, 0, 10, open_low=True)
@@ -230,6 +233,8 @@ class Restoration(Stepped):
         self.now.fill_(self.step + 1)
         outputs, loss = self.stepper.step(self.step)
         self.step += 1
+        if self.step in self.keep:
+            self.kept.append((self.step, [x.clone() for x in self.pictures("final")]))
         record = self.record(outputs, loss) if self.to_record else None
         if record is not None and self.stops and bool(self.rule.over(self.now - self.begun)):
             self.stop("rule")
@@ -382,6 +387,14 @@ class Restoration(Stepped):
         if len(each) > 1:
             out["images"] = {p.name: e for p, e in zip(self.problems, each, strict=True)}
         return out
+
+
+def _kept(keep: Sequence[int | str], steps: int) -> frozenset[int]:
+    """Return the steps that are kept of a round, of numbers and percentages. Raises InputError for those it has not."""
+    if isinstance(keep, str) or not isinstance(keep, Sequence):
+        raise InputError(f"fit.keep must be a list of steps, e.g. [100,500] or [5%,50%], got {keep!r}")
+    asked = [steps_of(step_or_percentage("fit.keep", one), steps) for one in keep]
+    return frozenset(whole("each of fit.keep", step, least=1, most=steps) for step in asked)
 
 
 def known(operator: nn.Module, y: Tensor) -> Tensor:

@@ -42,6 +42,8 @@ class Stepped(pl.LightningModule):
         self.cut = 0                                        # batches of this round that a request to stop has ended
         self.after_step: list[Callable[[int], None]] = []   # called with the number of steps done
         self.records: list[dict] = []                       # of the last batch, read by callbacks at its end
+        self.keep: frozenset[int] = frozenset()             # steps whose pictures are kept, too
+        self.kept: list[tuple[int, list[Tensor]]] = []      # those of the last batch, taken by callbacks at its end
 
     def fit_step(self) -> Tensor | None:
         """Do one optimisation step and count it; returns the recorded numbers of the step if it is one to record."""
