@@ -10,7 +10,6 @@ from lipfw.problem import Problem
 from lipfw.streams import stream
 from lipfw.task.operators import Hide
 
-
 TEXT = "text"
 _WORDS = "the quick brown fox jumps over the lazy dog and is seen no more "
 _BLOCK = 128        # pixels of a picture's shorter side for each of a letter's
