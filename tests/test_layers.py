@@ -40,7 +40,7 @@ LIBRARIES = {   # library -> the layers that may import it
     "torchmetrics": {"fit"}, "wandb": set(), "skimage": {"image", "classical"}, "pywt": {"classical"},
     "rich": {"fit", "run", "job", "restoring", "training", "classifying", "batch", "summary", "report", "tickets",
              "terminal", "plan", "status"},
-    "PIL": {"image", "task", "classical"},
+    "PIL": {"image", "task", "classical", "report"}, "matplotlib": {"report"},
 }
 
 
