@@ -1,6 +1,7 @@
 """Restored pictures in a grid: a row a picture and series, a column a sparsity, the PSNR below each."""
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import fill
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -13,6 +14,7 @@ from lipfw.report.figure.words import NOT_RUN, percent
 from lipfw.report.study import Point, Series, Study
 
 _SIDE = 1.25        # inches of a picture
+_LETTERS = 18       # of a title above it
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def sheet(heads: Sequence[str], rows: Sequence[Sequence[Cell]], sides: Sequence[
                 axes.text(0.5, 0.5, cell.caption, fontsize=8.5, color=FAINT, ha="center", va="center",
                           transform=axes.transAxes)
             if r == 0:
-                axes.set_title(heads[c], fontsize=8.5)
+                axes.set_title(fill(heads[c], _LETTERS), fontsize=8.5)
             if c == 0:
                 axes.set_ylabel(sides[r], fontsize=8.5, rotation=0, ha="right", va="center", labelpad=6)
     return figure

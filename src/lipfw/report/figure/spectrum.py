@@ -1,5 +1,6 @@
 """Which frequencies a restoration keeps: its spectrum, the difference from another, and the power by frequency."""
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 
 import numpy as np
 from matplotlib.figure import Figure, SubFigure
@@ -13,6 +14,7 @@ from lipfw.report.study import Point, Series, Study
 from lipfw.spectrum import decibels, psd
 
 _SIDE, _BOTH = 1.5, 3.0      # inches of a map's column, and of the two rows of a sparsity
+_LETTERS = 22       # of a title above a map
 
 
 def draw(study: Study, spec: Mapping, narrow: bool = False) -> Figure:
@@ -117,7 +119,7 @@ def _clean(point: Point | None) -> np.ndarray | None:
 
 
 def _energy(y: np.ndarray | None) -> str:
-    return "" if y is None else f"{100 * high_energy(y):.2g} % high"
+    return "" if y is None else f"{100 * high_energy(y):.2g} % above ½ Nyquist"
 
 
 def _map(axes, values, cmap: str, low: float, high: float, below: str, title: str, side: str):
@@ -127,7 +129,7 @@ def _map(axes, values, cmap: str, low: float, high: float, below: str, title: st
     axes.set_facecolor("none")
     axes.set_xlabel(below, fontsize=8, labelpad=2)
     if title:
-        axes.set_title(title, fontsize=8.5, color=FAINT if title.endswith(NOT_RUN) else INK)
+        axes.set_title(fill(title, _LETTERS), fontsize=8.5, color=FAINT if title.endswith(NOT_RUN) else INK)
     axes.set_ylabel(side, fontsize=8.5)
     return None if values is None else image(axes, values, cmap=cmap, vmin=low, vmax=high)
 
