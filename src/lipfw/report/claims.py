@@ -15,7 +15,7 @@ NEAR = 0.02         # `at` means the sparsity nearest to it, and no further away
 _EDGE = 0.002       # ladders come near to their round numbers: 0.9648 belongs to a range up to 0.964
 RESAMPLES = 10_000
 _KEYS = ("say", "better", "worse", "from", "to", "at", "margin", "metric")
-_KNOWN = (*METRICS, "ssim_peak", "ssim_final")
+_KNOWN = (*METRICS, "ssim_peak", "ssim_final", "step_peak", "step_picked", "params_left", "empty_layers")
 # by how much a single sparsity may fall short of the margin: dB, SSIM, percentage points; 0.1 dB of an error is 2.3 %
 _SHORT = {"psnr": 0.1, "ssim": 0.005, "accuracy": 0.5, "train_accuracy": 0.5}
 _SHORT_RELATIVE = 10 ** (0.1 / 10) - 1
