@@ -3,11 +3,13 @@ import itertools
 import subprocess
 import sys
 from colorsys import rgb_to_hls
+from pathlib import Path
 
 import hand_made
 import numpy as np
 import pytest
 import torch
+import yaml
 from matplotlib import colors
 from matplotlib.collections import PolyCollection
 
@@ -16,8 +18,11 @@ from lipfw.fit.stopping import last_before_rises
 from lipfw.measures import layer_sparsity
 from lipfw.report import figure
 from lipfw.report.figure import learning, pictures, points, raster, spectrum, style, table
+from lipfw.report.study import Series, Study
 from lipfw.report.ticket import layer_sparsity as sparsity_in_file
 from lipfw.ticket import Ticket
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +159,20 @@ def test_clean_and_degraded_are_cut_out_of_compare_png(on_disk, tmp_path):
     assert raster.given(high) == {}
 
 
+def test_of_several_pictures_the_first_is_shown_with_its_own_numbers(on_disk, tmp_path):
+    point = hand_made.run(tmp_path, files=True)[1]
+    point.record["images"] = {"baby": {"psnr_picked": 31.5}, "bird": {"psnr_picked": 20.0}}
+    for f in [*point.folder.glob("restored/round_01*.png"), point.folder / "compare.png"]:
+        for name in ("bird", "baby"):
+            f.with_stem(f"{f.stem}-{name}").write_bytes(f.read_bytes())
+        f.unlink()
+    assert raster.restored(point).name == "round_01-baby.png"
+    assert raster.score(point) == 31.5 and raster.before(point) is None
+    assert [f.name for f in raster.on_the_way(point).values()] == [
+        "round_01_step_00010-baby.png", "round_01_step_00020-baby.png"]
+    assert np.array_equal(raster.given(point)["clean"], _levels(hand_made.picture(7)))
+
+
 def test_pictures_are_those_of_the_lowest_seed_with_the_psnr_of_the_picked_step(on_disk):
     spec = {"draw": "pictures", "series": ["dense", "imp", "snip"], "sparsities": [0.36, 0.89], "panels": "image.name"}
     heads, rows, sides = pictures.cells(on_disk, spec)
@@ -237,6 +256,17 @@ def test_every_kind_is_drawn_where_nothing_was_run(study, kind):
     texts = [*legend(made), *(t.get_text() for f in (made, *made.subfigs) for a in f.axes
                               for t in (a.title, a._left_title, a.yaxis.label, *a.texts))]
     assert any("(not run)" in t for t in texts)
+
+
+@pytest.mark.parametrize("file", [f for f in sorted(EXPERIMENTS.glob("*.yaml")) if "\nstudy:" in f.read_text()],
+                         ids=lambda f: f.stem)
+def test_the_figures_of_each_experiment_can_be_drawn(file):
+    spec = yaml.safe_load(file.read_text())["study"]
+    series = {name: Series(name, name, (), ({"values": {}},)) for name in spec["series"]}
+    study = Study(file.parent, file.stem, "", "", "", "tiny", "psnr_peak", [], series, spec)
+    for asked in spec.get("figures") or ():
+        made = table.build(study, asked) if asked["draw"] == "table" else figure.draw(study, asked)
+        assert made is not None
 
 
 def test_files_are_the_same_for_the_same_figure(study, tmp_path):

@@ -1,4 +1,5 @@
 """index.html: its markup read by html.parser, and the page itself used in a real browser where there is one."""
+import json
 import re
 import shutil
 import subprocess
@@ -11,9 +12,11 @@ from PIL import Image
 
 from lipfw.report import page
 from lipfw.report.account import account
+from lipfw.report.compare import compare
 from lipfw.report.figure.table import Table
 from lipfw.report.page.markup import interval, table
 from lipfw.report.page.svg import inline
+from lipfw.report.stats import group
 
 CLAIMS = [{"say": "LIP above random", "better": "imp", "worse": "random", "from": 0.3},
           {"say": "LIP <b>matches</b> dense", "better": "imp", "worse": "dense"},
@@ -140,6 +143,22 @@ def test_several_studies_have_an_index(tmp_path):
     assert [tag for tag, _ in read.tags].count("h1") == 1 and ">More</h3>" in made
 
 
+def test_runs_without_a_study_have_a_page_too(tmp_path):
+    runs = [hand_made.run(tmp_path, series, "bird", s, files=True)[0].run
+            for series in ("imp", "random") for s in (0, 1)]
+    groups, _ = group(runs)
+    page.write_report(tmp_path / "out", [], groups, compare(groups))
+    made = (tmp_path / "out/index.html").read_text()
+    text = Elements(made).text
+    for said in ("Runs of lottery image priors", "All runs", "denoise-bird-skip-imp", "PSNR at the picked step over"):
+        assert said in text
+    assert f"{hand_made.psnr('imp', 'bird', 0.5, 1) - 0.3:.2f} ± 0.18" in text    # of two seeds 0.25 dB apart
+    assert sorted(f.name for f in (tmp_path / "out/figures").glob("*.svg")) == [
+        "runs-1-1-curves.svg", "runs-1-2-pictures.svg"]
+    page.write_report(tmp_path / "one", [], groups[:1], [])         # nothing to compare: the rounds of the one
+    assert "runs-1-1-curves.svg" in (tmp_path / "one/index.html").read_text()
+
+
 # --- in a browser
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
@@ -186,8 +205,6 @@ addEventListener("error", (e) => { document.title = "error: " + e.message; });
 @pytest.mark.parametrize("width", [1280, 360])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_works_in_a_browser(out, html, tmp_path, width, scheme):
-    import json
-
     probed = tmp_path / "index.html"
     # setPointerCapture knows no pointer that a script makes up
     probed.write_text(html.replace("</body>", PROBE + "</body>").replace(

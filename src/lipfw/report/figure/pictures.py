@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from lipfw.errors import InputError
 from lipfw.report.figure.points import at, check, first, label, series, sparsities, split, value
-from lipfw.report.figure.raster import given, read, restored, score
+from lipfw.report.figure.raster import before, given, read, restored, score
 from lipfw.report.figure.style import FAINT, image
 from lipfw.report.figure.words import NOT_RUN, percent
 from lipfw.report.study import Point, Series, Study
@@ -21,6 +21,9 @@ class Cell:
 
     picture: np.ndarray | None
     caption: str
+
+
+_BLANK = Cell(None, "")
 
 
 def draw(study: Study, spec: Mapping, narrow: bool = False) -> Figure:
@@ -41,7 +44,7 @@ def cells(study: Study, spec: Mapping) -> tuple[list[str], list[list[Cell]], lis
         raise InputError(f"draw=pictures: columns must be sparsities or series, got {columns!r}")
     levels = [s for s in every if s.level and s.points]
     lines = [s for s in every if s not in levels]
-    wanted = sparsities(spec, lines) or [0.0]
+    wanted = sparsities(spec, lines) or [0.0] if lines else []
     key = spec.get("panels", "picture")
     heads = ["degraded", *(s.label for s in levels),
              *([f"{percent(v)} removed" for v in wanted] if columns == "sparsities" else [s.label for s in lines]),
@@ -49,18 +52,23 @@ def cells(study: Study, spec: Mapping) -> tuple[list[str], list[list[Cell]], lis
     rows, sides = [], []
     for name in split(every, key):
         mine = {s.name: [p for p in s.points if value(p, key) == name] for s in every}
-        known = first([p for s in every for p in mine[s.name]])
-        before, after = _given(known)
+        here = [s for s in lines if _belongs(s, mine[s.name], key, name)]
         shown = [_cell(s, mine[s.name], 0.0) for s in levels]
-        table = [[_cell(s, mine[s.name], v) for v in wanted] for s in lines]
-        beside = [label(s) if s.points else s.label for s in lines]
+        table = [[_cell(s, mine[s.name], v) for v in wanted] for s in (here if columns == "sparsities" else lines)]
+        beside = [label(s) if s.points else s.label for s in here]
+        # a row's own measurement: series of several tasks restore several measurements of one picture
+        known = [first(mine[s.name]) for s in here] if columns == "sparsities" else []
         if columns == "series":
             table = [list(row) for row in zip(*table, strict=True)]
             beside = [f"{percent(v)} removed" for v in wanted]
-        blank = Cell(None, "")
+        above: tuple[Cell, Cell] = _BLANK, _BLANK
         for i, (row, text) in enumerate(zip(table or [[]], beside or [""], strict=True)):
-            rows.append([before, *shown, *row, after] if i == 0 else [blank] * (1 + len(shown)) + row + [blank])
-            sides.append("\n".join(filter(None, [name if name else "", text])))
+            point = known[i] if i < len(known) and known[i] else first([p for points in mine.values() for p in points])
+            measured, clean = pair = _given(point)
+            rows.append([_unless(above[0], measured), *(shown if i == 0 else [_BLANK] * len(shown)), *row,
+                         _unless(above[1], clean)])
+            above = pair
+            sides.append("\n".join(filter(None, [name or "", text])))
     kept = [i for i in range(len(heads)) if any(row[i].picture is not None or row[i].caption for row in rows)]
     return [heads[i] for i in kept], [[row[i] for i in kept] for row in rows], sides
 
@@ -101,9 +109,22 @@ def _tall(row: Sequence[Cell]) -> float:
 def _given(point: Point | None) -> tuple[Cell, Cell]:
     """Return the cells of the degraded and the clean picture."""
     pictures = given(point) if point else {}
-    psnr = point.run.degraded.get("psnr") if point else None
+    psnr = before(point) if point else None
     return (Cell(pictures.get("degraded"), "" if psnr is None or "degraded" not in pictures else f"{psnr:.2f} dB"),
             Cell(pictures.get("clean"), ""))
+
+
+def _unless(above: Cell, cell: Cell) -> Cell:
+    """Return a cell, or a blank one if it would repeat the one above it."""
+    same = above.picture is not None and cell.picture is not None and np.array_equal(above.picture, cell.picture)
+    return _BLANK if same else cell
+
+
+def _belongs(s: Series, points: Sequence[Point], key: str, name: str | None) -> bool:
+    """Return whether a series has a row of a picture: it has results there, or planned some that are missing."""
+    option = "image.name" if key == "picture" else key
+    planned = [m["values"].get(option) for m in s.missing]
+    return bool(points) or name in planned or name is None or not any(planned) and not s.points
 
 
 def _cell(s: Series, points: Sequence[Point], sparsity: float) -> Cell:

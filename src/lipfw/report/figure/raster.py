@@ -25,6 +25,11 @@ def score(point: Point) -> float | None:
     return record.get("psnr_picked")
 
 
+def before(point: Point) -> float | None:
+    """Return the PSNR in dB of the degraded picture; of several pictures only their mean is known, and so None."""
+    return None if point.record.get("images") else point.run.degraded.get("psnr")
+
+
 def read(path: Path) -> np.ndarray:
     """Return a picture (H, W, 3) of 8 bits; transparency is dropped."""
     with Image.open(path) as image:
@@ -58,13 +63,14 @@ def given(point: Point) -> dict[str, np.ndarray]:
 
 
 def on_the_way(point: Point) -> dict[int, Path]:
-    """Return {step: file} of the pictures that a round has left on its way, by step."""
-    pattern = re.compile(rf"round_{point.round:02d}(?:-.+?)?_step_(\d+)\.png")
-    files = sorted((point.folder / "restored").glob(f"round_{point.round:02d}*_step_*.png"))
-    found: dict[int, Path] = {}
-    for f in files:
-        if match := pattern.fullmatch(f.name):
-            found.setdefault(int(match[1]), f)
+    """Return {step: file} of the pictures that a round has left on its way, by step; of several pictures the first's.
+    """
+    file = restored(point)
+    if file is None:
+        return {}
+    stem = f"round_{point.round:02d}"
+    pattern = re.compile(rf"{stem}_step_(\d+){re.escape(file.stem.removeprefix(stem))}\.png")
+    found = {int(m[1]): f for f in file.parent.iterdir() if (m := pattern.fullmatch(f.name))}
     return dict(sorted(found.items()))
 
 

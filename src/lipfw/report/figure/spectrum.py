@@ -28,8 +28,7 @@ def draw(study: Study, spec: Mapping, narrow: bool = False) -> Figure:
     start = first([p for s in every for p in s.points])
     picture = start.picture if start else None
     mine = {s.name: [p for p in s.points if p.picture == picture] for s in every}
-    clean = given(start).get("clean") if start else None
-    clean = None if clean is None else luma(clean)
+    clean = _clean(start)
     wanted = sparsities(spec, [s for s in every if not s.level]) or [0.0]
     columns = len(every) + 1
     figure = Figure(figsize=(_SIDE * columns + 0.9, _BOTH * len(wanted) + 2.7), layout="constrained")
@@ -49,7 +48,7 @@ def draw(study: Study, spec: Mapping, narrow: bool = False) -> Figure:
                    if references[i] is not None and references[i].shape == m.shape}
     most = max((np.quantile(np.abs(d), 0.995) for d in differences.values()), default=0) or 1
     shown = None
-    name = "clean" if against == "clean" else study.series[against].label
+    name = study.series[against].label if against != "clean" else "clean" if clean is not None else "clean\n(not kept)"
     for i, v in enumerate(wanted):
         _map(grid[2 * i, 0], None if references[i] is None else log_magnitude(references[i]), "magma", 0, top,
              _energy(references[i]), name if i == 0 else "", f"{percent(v)} removed")
@@ -107,6 +106,12 @@ def _squared(y: np.ndarray) -> np.ndarray:
 def _luma(point: Point | None) -> np.ndarray | None:
     file = restored(point) if point else None
     return None if file is None else luma(read(file))
+
+
+def _clean(point: Point | None) -> np.ndarray | None:
+    """Return the luma of a run's clean picture; None if it is not known, or kept only at a smaller size."""
+    clean, made = given(point).get("clean") if point else None, _luma(point)
+    return None if clean is None or made is None or clean.shape[:2] != made.shape else luma(clean)
 
 
 def _energy(y: np.ndarray | None) -> str:

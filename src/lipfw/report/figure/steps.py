@@ -31,6 +31,8 @@ def draw(study: Study, spec: Mapping, narrow: bool = False) -> Figure:
     steps = sorted({step for _, p in found if p for step in on_the_way(p)})
     if len(steps) > _MOST:
         steps = [steps[i] for i in np.linspace(0, len(steps) - 1, _MOST).round().astype(int)]
+    if not steps:
+        found = [(label(s) if s.points else s.label + NOT_RUN, None) for s in every]
     rows = [[_cell(p, step) for step in steps] or [Cell(None, "(no pictures kept)")] for _, p in found]
     return sheet([f"step {s:,}" for s in steps] or [""], rows, [side for side, _ in found])
 
@@ -39,6 +41,7 @@ def _cell(point: Point | None, step: int) -> Cell:
     file = on_the_way(point).get(step) if point else None
     if file is None:
         return Cell(None, "")
-    records = read_jsonl(point.folder / "steps.jsonl")
+    # of several pictures a record has the mean, which is not that of the one shown
+    records = [] if point.record.get("images") else read_jsonl(point.folder / "steps.jsonl")
     psnr = next((r.get("psnr") for r in records if (r["round"], r["step"]) == (point.round, step)), None)
     return Cell(read(file), "" if psnr is None else f"{psnr:.2f} dB")

@@ -23,8 +23,8 @@ from lipfw.report.stats import Group
 from lipfw.report.study import Study
 
 _VIEWERS = 12       # of a page: pictures are most of its bytes
-_VIEWER = ("Left of the line is the degraded or the clean picture, right of it what was restored, at the step that was "
-           "picked without the clean picture.")
+_VIEWER = ("What was given, what was restored of it at the step that was picked without the clean picture, and the "
+           "clean picture. Draw the line over a picture to compare two of them.")
 
 
 @dataclass(frozen=True)

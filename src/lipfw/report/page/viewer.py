@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from lipfw.report.figure.points import first
-from lipfw.report.figure.raster import given, read, restored, score
+from lipfw.report.figure.raster import before, given, read, restored, score
 from lipfw.report.figure.words import percent
 from lipfw.report.page.markup import text
 from lipfw.report.read import natural
@@ -45,7 +45,7 @@ def _rounds(points: Sequence[Point]) -> list[Point]:
 
 
 def _viewer(run: Sequence[Point], title: str, name: str, level: int) -> str:
-    pictures, psnr = given(run[0]), run[0].run.degraded.get("psnr")
+    pictures, psnr = given(run[0]), before(run[0])
     said = {"degraded": "degraded" + (f", {psnr:.2f} dB" if psnr is not None else ""), "clean": "clean"}
     figures = [_figure(pictures[k], said[k], title, f'class="given" data-kind="{k}"') for k in ("degraded", "clean")
                if k in pictures]
