@@ -422,8 +422,7 @@ def test_missing_runs_are_told_with_a_verdict(folder):
     assert (b.verdict, b.note) == (UNMEASURED, "no runs of snip at this scale")
     write(folder / "b", [("found", values(p), None) for p in ("imp", "random")], claims=node["spec"]["claims"][:1])
     (c,) = claims.verdicts(studies.read_study(folder / "b"))
-    assert (c.verdict, c.note) == (UNMEASURED, "no run of imp is done; 1 of 1 runs of imp are missing, "
-                                               "1 of 1 runs of random are missing")
+    assert (c.verdict, c.note) == (UNMEASURED, "no run of imp is done, of 1")
 
 
 def test_neither_order_nor_level_of_the_runs_matters(folder):
