@@ -22,7 +22,7 @@ _FILES = {      # options that name files; those marked so may name something el
     "prior": ("weights?", "network?"),
 }
 _CODE = ("operator?", "network?")      # those that may name a module, too: package.module.name
-_SAID_IF_NOT = (("image", "box", None), ("fit", "keep", []), ("task", "target", "clean"))
+_SAID_IF_NOT = (("image", "box", None), ("fit", "keep", []), ("fit", "minutes", None), ("task", "target", "clean"))
 _IRRELEVANT_IN = {"fit": {"steps_per_batch", "kernel", "batch_seeds"}, "image": {"max_pixels"}}
 
 
@@ -59,6 +59,9 @@ def options(cfg: DictConfig) -> dict:
             out[group] = {k: v for k, v in out[group].items() if k != key}
     if out.get("task", {}).get("_target_") == "lipfw.task.clean.Clean" and "target" not in out["task"]:
         out["task"].pop("seed", None)       # nothing is drawn
+    fit = out.get("fit")
+    if isinstance(fit, dict) and "holdout" not in (fit.get("pick"), fit.get("stop")):
+        fit.pop("held_out", None)
     return out
 
 

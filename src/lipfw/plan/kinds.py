@@ -24,7 +24,7 @@ _VALUES = {
 }
 # and those of a fit that say how many steps there are, or which count, and not what one takes
 _HOW_MANY = {"steps", "epochs", "log_every", "judge_every", "keep", "pick", "stop", "window", "patience",
-             "batch_seeds"}
+             "held_out", "minutes", "batch_seeds"}
 
 
 @dataclass
