@@ -1,4 +1,5 @@
 """The paper's whole study: what each figure and table takes, by the experiments at their published scale."""
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -30,8 +31,9 @@ def figures(planner: Callable[[Kind], Work], names: Sequence[str] | None = None)
             continue
         kinds = Kinds()
         with opened(["-cn", experiment, "scale=paper"], CONF, EXPERIMENTS) as (cells, compose):
-            for overrides in cells:
-                kinds.add(compose.compose(overrides)[0])
+            alike = Counter(tuple(w for w in cell if not w.startswith("seed=")) for cell in cells)
+            for overrides, seeds in alike.items():
+                kinds.add(compose.compose(overrides)[0], seeds)
         yield Figure(name, question, [planner(kind) for kind in kinds])
 
 
