@@ -109,6 +109,8 @@ class Stages:
 
     def _wanted(self, cell: Sequence[str]) -> list[str]:
         """Return the user's overrides that a run takes: choices of groups, and options that its groups have."""
+        if not self._given:
+            return []
         config, wanted = self._config(cell), []
         for key, override in self._given.items():
             group, _, rest = key.lstrip("+~").partition(".")
