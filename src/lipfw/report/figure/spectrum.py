@@ -119,7 +119,7 @@ def _clean(point: Point | None) -> np.ndarray | None:
 
 
 def _energy(y: np.ndarray | None) -> str:
-    return "" if y is None else f"{100 * high_energy(y):.2g} % above ½ Nyquist"
+    return "" if y is None else f"{100 * high_energy(y):.2g} % > ½ Nyquist"
 
 
 def _map(axes, values, cmap: str, low: float, high: float, below: str, title: str, side: str):
