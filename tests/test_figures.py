@@ -15,6 +15,7 @@ from matplotlib.collections import PolyCollection
 
 from lipfw.errors import InputError
 from lipfw.fit.stopping import last_before_rises
+from lipfw.image.write import write_png
 from lipfw.measures import layer_sparsity
 from lipfw.report import figure
 from lipfw.report.figure import learning, pictures, points, raster, spectrum, style, table
@@ -155,6 +156,8 @@ def test_clean_and_degraded_are_cut_out_of_compare_png(on_disk, tmp_path):
         assert np.array_equal(cut[kind], _levels(hand_made.picture(number)))
     high = hand_made.run(tmp_path, files=True, side=300)[0]     # higher than the panels: they are smaller
     assert raster.given(high)["clean"].shape == (256, 259, 3)
+    write_png(high.folder / "clean.png", hand_made.picture(7, 300))
+    assert np.array_equal(raster.given(high)["clean"], _levels(hand_made.picture(7, 300)))
     (high.folder / "compare.png").unlink()
     assert raster.given(high) == {}
 

@@ -20,7 +20,7 @@ from lipfw.fit.restoration import Restoration
 from lipfw.fit.rounds import IterativePruning
 from lipfw.image.picture import Picture, check_pixels
 from lipfw.image.read import read
-from lipfw.image.write import sheet
+from lipfw.image.write import PANEL, sheet, write_png
 from lipfw.job import Job
 from lipfw.problem import Problem
 from lipfw.pruner.none import Dense
@@ -65,6 +65,8 @@ class Restoring(Job):
 
     def finish(self, folder: Path, recorder: Recorder, rounds: list[dict], best: int) -> dict:
         """Write restored.png and compare.png of the best round; return the measurement's scores and the oracle's round.
+
+        A clean picture that compare.png has to shrink is written too, for reports: clean.png.
         """
         known = [r for r in rounds if r["psnr_picked"] is not None]
         degraded = []
@@ -75,6 +77,8 @@ class Restoring(Job):
             view = p.operator.cpu().view(p.measurement.cpu())
             degraded.append({"psnr": float(psnr(p, view)), "ssim": float(ssim(p, view))})
             sheet(panels(p, view, restored, degraded[-1]["psnr"]), folder / f"compare{suffix}.png")
+            if p.image is not None and p.shape[1] > PANEL:
+                write_png(folder / f"clean{suffix}.png", p.image.cpu(), None, 8)
         return {"oracle_round": max(known, key=lambda r: r["psnr_picked"])["round"] if known else None,
                 "degraded": {k: _finite(sum(d[k] for d in degraded) / len(degraded)) for k in ("psnr", "ssim")}}
 

@@ -12,6 +12,7 @@ from lipfw.image import png16
 
 FONT_SIZE = 16
 GAP = 12  # pixels between and around the panels of a sheet
+PANEL = 256  # pixels: the height of a panel
 
 
 def write_png(path, pixels: Tensor, alpha: Tensor | None = None, bits: int = 8) -> None:
@@ -31,7 +32,7 @@ def write_png(path, pixels: Tensor, alpha: Tensor | None = None, bits: int = 8) 
         write_atomic(Path(path), lambda p: image.save(p, "PNG"))
 
 
-def sheet(panels: list[tuple[str, Tensor]], path, height: int = 256) -> None:
+def sheet(panels: list[tuple[str, Tensor]], path, height: int = PANEL) -> None:
     """Write one PNG with the pictures (1, C, H, W) side by side on white, each with its caption below.
 
     Pictures higher than `height` are shrunk to it (Lanczos); smaller ones are enlarged by a whole factor without

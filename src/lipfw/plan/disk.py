@@ -91,6 +91,8 @@ def _restored(job: Job, pictures: Sequence[Picture]) -> tuple[int, int, int]:
         raw = (c + (picture.alpha is not None)) * h * w * picture.bits // 8
         panel = 3 * min(h * w, _PANEL * round(_PANEL * w / h))      # enlarged pixels take no more than they had
         of_round, once = of_round + raw, once + raw + _PANELS * panel + _CAPTIONS
+        if h > _PANEL and problem.image is not None:
+            once += c * h * w       # clean.png
     return of_round, once, of_round
 
 

@@ -39,7 +39,8 @@ def read(path: Path) -> np.ndarray:
 def given(point: Point) -> dict[str, np.ndarray]:
     """Return the run's `clean` and `degraded` pictures (H, W, 3) of 8 bits, as far as its folder has them.
 
-    They come from compare.png: exact for pictures up to 256 pixels high, shrunk to that for higher ones.
+    They come from compare.png: exact for pictures up to 256 pixels high; of higher ones, which it has shrunk, the clean
+    picture from clean.png.
     """
     file = restored(point)
     if file is None:
@@ -59,6 +60,9 @@ def given(point: Point) -> dict[str, np.ndarray]:
         return {}
     cut = {k: sheet[GAP:GAP + h:factor, GAP + i * (w + GAP):GAP + i * (w + GAP) + w:factor]
            for i, k in enumerate(kinds)}
+    whole = point.folder / f"clean{suffix}.png"
+    if whole.is_file():
+        cut["clean"] = read(whole)
     return {k: cut[k] for k in ("clean", "degraded") if k in cut}
 
 
