@@ -54,7 +54,7 @@ def redrawn(text: str, weights: int) -> dict[str, Tensor]:
             raise ValueError
         generator = stream(seed, "weights")
         return {name: _filled(shape, generator, **how) for name, shape, how in entries}
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, OverflowError):      # also RecursionError
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, ArithmeticError):    # also RecursionError
         raise InputError("its recipe of initial weights is damaged") from None
 
 
