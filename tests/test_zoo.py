@@ -199,8 +199,8 @@ def write(folder, state, rounds=2, **about):
     told = {"architecture": json.dumps({"network": "skip", **SMALL}), "seed": "7", "run": "a", "label": "b",
             "initial": save_state(folder / "tickets" / INITIAL, state), **about}
     for r in range(rounds):
-        mask = Mask({n: torch.from_numpy(np.random.default_rng(zlib.crc32(n.encode())).random(tuple(w.shape)) < 0.8 ** r)
-                     for n, w in weights.items()})
+        draws = {n: np.random.default_rng(zlib.crc32(n.encode())).random(tuple(w.shape)) for n, w in weights.items()}
+        mask = Mask({n: torch.from_numpy(d < 0.8 ** r) for n, d in draws.items()})
         Ticket(mask, {**told, "round": str(r)}).save(folder / "tickets" / f"round_{r:02d}.safetensors")
     return folder
 

@@ -94,8 +94,9 @@ def tickets_in(path) -> list[Path]:
     """Return the ticket files that a path names, by round.
 
     It is a ticket file, a folder of them, the folder of a run, or one (runs/<name>) that holds a single run with
-    tickets; or zoo:NAME, of those that ship with the package. A folder begins with round 0 and has no gap; that of a run which is still going has fewer rounds. Raises
-    InputError if there is none, or more than one run, or a round is missing.
+    tickets; or zoo:NAME, of those that ship with the package. A folder begins with round 0 and has no gap; that of a
+    run which is still going has fewer rounds. Raises InputError if there is none, or more than one run, or a round is
+    missing.
     """
     if zoo.is_named(path):
         return zoo.tickets(path)

@@ -34,8 +34,8 @@ def recipe(network: nn.Module, state: Mapping[str, Tensor], seed: int) -> str:
             if isinstance(layer, _DRAWN):
                 entries.append([name, list(tensor.shape), {"fan_in": math.prod(layer.weight.shape[1:])}])
             elif tensor.numel() and (tensor == tensor.flatten()[0]).all():
-                whole = not tensor.is_floating_point()
-                entries.append([name, list(tensor.shape), {"int64" if whole else "float32": tensor.flatten()[0].item()}])
+                dtype = "float32" if tensor.is_floating_point() else "int64"
+                entries.append([name, list(tensor.shape), {dtype: tensor.flatten()[0].item()}])
             else:
                 raise InputError(f"{name} is neither drawn uniformly nor a constant; share the tickets together with "
                                  "their initial.safetensors")

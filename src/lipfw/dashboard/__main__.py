@@ -18,7 +18,8 @@ def _parser() -> Parser:
                "Needs: pip install 'lipfw[dashboard]', an account, and runs that were sent to it\n"
                "(wandb sync, or WANDB_MODE=online). Exit status: 0, or 1 if it can't be made.")
     parser.add_argument("--entity", metavar="NAME", help="user or team whose project it is (default: the account's)")
-    parser.add_argument("--project", metavar="NAME", default="lipfw", help="logger.project of the runs (default: lipfw)")
+    parser.add_argument("--project", metavar="NAME", default="lipfw",
+                        help="logger.project of the runs (default: lipfw)")
     parser.add_argument("--name", default="lottery image priors", help="what the view is called (default: %(default)s)")
     parser.add_argument("--show", metavar="FILE", nargs="?", const="-",
                         help="write what would be sent as JSON, there or to the terminal, and send nothing; needs no "

@@ -23,7 +23,7 @@ def _parser() -> Parser:
                "          python -m lipfw.tickets tickets/round_02.safetensors --pack mine.safetensors\n"
                "          python -m lipfw.tickets zoo:multi\n\n"
                "Exit status: 0, or 1 if a ticket can't be read or compared or FILE not written.")
-    parser.add_argument("path", metavar="PATH", type=Path, 
+    parser.add_argument("path", metavar="PATH", type=Path,
                         help="a ticket file, a tickets folder, or a run; or zoo:NAME, that ships with lipfw")
     parser.add_argument("other", metavar="OTHER", nargs="*", type=Path, default=[],
                         help="for a run: another run, compared by rounds, or a single ticket; for a ticket: a ticket")
