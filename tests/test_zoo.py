@@ -10,10 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from torch import nn
 
 import lipfw
 from lipfw import zoo
+from lipfw.cli import CONF
 from lipfw.errors import InputError
 from lipfw.folder import path_digest
 from lipfw.listing import tickets_in
@@ -170,9 +173,10 @@ def test_a_torch_that_draws_otherwise_is_told(monkeypatch):
 
 
 def test_the_status_of_a_grid_knows_the_rounds_of_a_family(tmp_path):
-    config = {"pruner": {"_target_": "lipfw.pruner.ticket.Replay", "path": "zoo:multi"}, "fit": {"steps": 10},
-              "protocol": {}}
-    assert plan(config, tmp_path).rounds == 4
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", ["pruner=ticket", "pruner.path=zoo:multi", "fit.steps=10"])
+    told = plan(OmegaConf.to_container(config, resolve=True), tmp_path)
+    assert (told.rounds, told.steps) == (4, 40)
 
 
 def test_tickets_are_shown_by_name(capsys):
