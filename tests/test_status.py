@@ -364,6 +364,18 @@ def test_cells_of_earlier_configs_wait_for_nothing(here, capsys):
     assert shown(capsys, "runs/x")[4] == out[4]
 
 
+def test_a_study_s_later_stages_wait_and_are_known(here, capsys):
+    write_run(here / "runs/s" / "found-s0", State.DONE)
+    cells = [{"stage": "found", "values": {"pruner": "imp"}, "folder": "found-s0"},
+             *({"stage": "judged", "values": {"task": t, "of": "found"}, "folder": None} for t in ("clean", "inpaint"))]
+    write_json(here / "runs/s/study.json", {"study": "s", "scale": "tiny", "given": [], "spec": {}, "cells": cells})
+    write_run(here / "runs/s" / "denoise-x-skip-none-s7-12345678", State.DONE)      # of one's own, beside it
+    lines = shown(capsys, "runs/s")
+    assert "4 runs: 2 done, 2 waiting" in lines
+    assert any(line.startswith("stage=judged task=clean") and "waiting" in line for line in lines)
+    assert not over([(one, Reader()(one.folder)) for one in listed([Path("runs/s")])])      # a watch goes on
+
+
 def test_several_seeds_in_a_process_single_runs_and_several_folders(here, capsys):
     folder = here / "runs/x"
     names = [f"denoise-a-skip-imp-s{i}-0000000{i}" for i in range(4)]

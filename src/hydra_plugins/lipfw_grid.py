@@ -2,10 +2,15 @@
 
 `hydra/launcher=basic` is a name of Hydra's own, which the sweeper takes for ours.
 """
+from pathlib import Path
+
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from omegaconf import OmegaConf
 
 from lipfw.grid import basic, local, ray, slurm
+from lipfw.grid.cells import Composer
+from lipfw.grid.staged import run_stages, staged
+from lipfw.grid.stages import Stages
 from lipfw.redact import tree
 
 _HYDRAS_OWN = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
@@ -24,11 +29,22 @@ class GridSweeper(BasicSweeper):
         self.hydra_context, self.config, self.launcher = hydra_context, config, basic.Basic()
         self.launcher.setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
-    def sweep(self, arguments: list[str]) -> None:
+    def sweep(self, arguments: list[str]):
         written = OmegaConf.to_container(self.config)
         if (told := tree(written)) != written:      # Hydra writes it to multirun.yaml; the launcher has its own
             self.config = OmegaConf.create(told)
-        super().sweep(arguments)
+        if not staged(self.config):
+            return super().sweep(arguments)
+        folder = Path(str(self.config.hydra.sweep.dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self.config, folder / "multirun.yaml")
+        compose = Composer(self.hydra_context.config_loader, self.config)
+        stages = Stages(self.config.study, str(self.config.scale), arguments, self.hydra_context.config_loader,
+                        lambda overrides: compose.compose(overrides)[0])
+        returns = run_stages(stages, str(self.config.hydra.job.config_name), folder, compose, self.launcher.launch)
+        for ret in returns:
+            _ = ret.return_value        # raises the error of a run that has no result
+        return returns
 
     def validate_batch_is_legal(self, batch) -> None:
         """Our launchers compose all before they start any."""

@@ -13,6 +13,7 @@ _PATHS = {"image.path", "task.mask", "task.measurement", "task.operator", "task.
           "out"}
 _SHOWS = {"--cfg", "-c", "--info", "-i", "--help", "-h", "--hydra-help", "--shell-completion", "-sc"}
 _CHOICES = {"--info", "-i"}     # the value may be left out
+_OF_STUDY = ("scale", "name", "out", "max_failures")    # options of an experiment of several stages, not of its runs
 
 
 def expand(override: str) -> str:
@@ -61,6 +62,9 @@ def normalise(argv: list[str], experiments: Path | None = None) -> list[str]:
             flags.append(word)
         else:
             overrides.append(word)
+    study = _names_study(flags, experiments)
+    if study and not _SHOWS & set(flags) and not {"-m", "--multirun"} & set(flags):
+        flags.append("--multirun")
     multirun = any(f in ("-m", "--multirun") for f in flags) or any(o.startswith("hydra.mode=") for o in overrides)
     for old in overrides:
         if re.match(r"\+*(hydra/launcher=|hydra\.launcher\.|max_failures=(?!null))", old) and not (
@@ -74,9 +78,31 @@ def normalise(argv: list[str], experiments: Path | None = None) -> list[str]:
     if multirun:
         swept = {key for key, _, value in (o.partition("=") for o in overrides) if "." not in key and _several(value)}
         overrides = [_each(o) if o.partition(".")[0] in swept else o for o in overrides]
+        if study:       # what its stages have and the study's own config does not
+            overrides = [o if o.partition("=")[0] in _OF_STUDY or o.startswith("hydra") else _of_stages(o)
+                         for o in overrides]
     if experiments is not None and not {"-cp", "--config-path"} & set(flags):
         flags, overrides = _with_experiments(flags, overrides, experiments)
     return flags + overrides
+
+
+def _names_study(flags: list[str], experiments: Path | None) -> bool:
+    """Return whether -cn names an experiment of several stages."""
+    named = next((flags[i + 1] for i, f in enumerate(flags[:-1]) if f in ("-cn", "--config-name")), None)
+    own = next((flags[i + 1] for i, f in enumerate(flags[:-1]) if f in ("-cd", "--config-dir")), None)
+    if named is None:
+        return False
+    for folder in (experiments, own):
+        file = folder and Path(folder) / f"{named.removesuffix('.yaml')}.yaml"
+        if file and file.is_file():
+            return re.search(r"^study:", file.read_text(encoding="utf-8"), re.M) is not None
+    return False
+
+
+def _of_stages(override: str) -> str:
+    """Return an option as one that Hydra leaves to the runs, so that the study's own config need not have it."""
+    key, eq, value = override.partition("=")
+    return override if not eq or _several(value) else f"{key}=choice({value})"
 
 
 def _each(override: str) -> str:

@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 
 from lipfw.argv import normalise
 from lipfw.folder import members, run_folder
+from lipfw.grid.stages import Stages, stand_in
 
 
 @dataclass(frozen=True)
@@ -60,16 +61,23 @@ class Composer:
 
     def __call__(self, overrides: Sequence[str]) -> Cell:
         """Return the cell of a list of overrides. Raises what Hydra raises for a mistake in them."""
+        config, hydra = self.compose(overrides)
+        return Cell(tuple(overrides), config, hydra, tuple(run_folder(one) for one in members(config)))
+
+    def compose(self, overrides: Sequence[str]) -> tuple[DictConfig, DictConfig]:
+        """Return the config of a list of overrides, and Hydra's part of it; what it lacks is not asked for."""
         parsed = [self._parse(line) for line in overrides]
         chosen = tuple(o.input_line for o in parsed if self._chooses(o))
         if chosen not in self._bases:
             base = self._loader.load_sweep_config(self._master, list(chosen))
             with flag_override(base, ["struct", "readonly"], [False, False]):
+                for key in ("study", "scale"):      # of the study that the cell is part of
+                    base.pop(key, None)
                 self._bases[chosen] = base, base.pop("hydra")
         base, hydra = self._bases[chosen]
         config = copy.deepcopy(base)
         ConfigLoaderImpl._apply_overrides_to_config([o for o in parsed if not self._chooses(o)], config)
-        return Cell(tuple(overrides), config, hydra, tuple(run_folder(one) for one in members(config)))
+        return config, hydra
 
     def _chooses(self, override: Override) -> bool:
         """Return whether an override is one that Hydra composes by: it chooses a config of a group, or is Hydra's."""
@@ -88,7 +96,8 @@ def split(loader: ConfigLoader, master: DictConfig, arguments: Sequence[str]) ->
 def opened(arguments: Sequence[str], conf: Path, experiments: Path) -> Iterator[tuple[list[list[str]], Composer]]:
     """Open the grid that a command line asks for; gives the overrides of each cell, and what composes them.
 
-    `arguments` are spelled as those of `python -m lipfw`, with or without -m. Raises what a mistake in them raises.
+    `arguments` are spelled as those of `python -m lipfw`, with or without -m. Of a study these are the runs of all its
+    stages, with random pruning for tickets that are not found yet. Raises what a mistake in them raises.
     """
     parsed = get_args_parser().parse_args(normalise(["-m", *arguments], experiments))
     path = create_config_search_path(str(conf))
@@ -100,7 +109,11 @@ def opened(arguments: Sequence[str], conf: Path, experiments: Path) -> Iterator[
         setup_globals()
         loader = hydra.config_loader
         master = hydra.compose_config(parsed.config_name or "config", parsed.overrides, RunMode.MULTIRUN, False)
-        task = OmegaConf.to_container(master.hydra.overrides.task)
-        yield split(loader, master, task), Composer(loader, master)
+        task, composer = OmegaConf.to_container(master.hydra.overrides.task), Composer(loader, master)
+        if master.get("study"):
+            stages = Stages(master.study, str(master.scale), task, loader, lambda cell: composer.compose(cell)[0])
+            yield [stand_in(cell) for cells in stages.cells.values() for cell in cells], composer
+        else:
+            yield split(loader, master, task), composer
     finally:
         GlobalHydra.instance().clear()

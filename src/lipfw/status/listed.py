@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from lipfw.grid import journal
+from lipfw.errors import InputError
+from lipfw.grid import journal, manifest
 from lipfw.grid.journal import Entry
 from lipfw.report.read import is_run, natural, run_folders
 
@@ -57,6 +58,27 @@ def listed(given: Sequence[Path]) -> list[Listed]:
 
 
 def _runs(given: Path) -> list[_Found]:
+    study = manifest.read(given)
+    try:
+        found = _grids_runs(given)
+    except InputError:      # no run has been begun
+        if study is None:
+            raise
+        found = []
+    if study is None:
+        return found
+    # its own list tells more than the overrides do, and has the stages to come, whose folders have no names yet
+    known = {os.path.abspath(f.folder): f for f in found}
+    cells = []
+    for number, cell in enumerate(study["cells"]):
+        folder = given / (cell["folder"] or f"later-{number}")
+        log = known.pop(os.path.abspath(folder), None)
+        cells.append(_Found(folder, {"stage": cell["stage"], **{k: str(v) for k, v in cell["values"].items()}}, "cell",
+                            log.log if log else given / "logs" / f"{folder.name}.log"))
+    return [*cells, *known.values()]
+
+
+def _grids_runs(given: Path) -> list[_Found]:
     entries = list(journal.read(given).values())
     if not entries:
         return [_single(folder) for folder in run_folders(given)]

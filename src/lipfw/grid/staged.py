@@ -1,0 +1,76 @@
+"""Runs a study's stages one after another, each as a grid, and keeps the list of all its runs."""
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from hydra.core.utils import JobReturn
+from omegaconf import DictConfig
+
+from lipfw.errors import InputError
+from lipfw.files import read_jsonl
+from lipfw.grid.cells import Composer
+from lipfw.grid.manifest import Manifest
+from lipfw.grid.stages import Planned, Stages
+from lipfw.grid.state import finished
+
+
+def run_stages(stages: Stages, name: str, folder: Path, compose: Composer,
+               launch: Callable[[Sequence[Sequence[str]], int], Sequence[JobReturn]]) -> list[JobReturn]:
+    """Run all stages of a study; `launch` does a grid. Returns what became of the runs.
+
+    Runs whose tickets another run has failed to find are left out, and told. Raises InputError if `folder` holds the
+    same study with other options.
+    """
+    cells = [cell for stage in stages.cells.values() for cell in stage]
+    manifest = Manifest(folder, {"study": name, "scale": stages.scale, "given": stages.given, "spec": stages.spec})
+    folders: dict[int, Path | None] = {}
+    returns, first = [], 0
+    for number, (stage, planned) in enumerate(stages.cells.items(), 1):
+        ready, waiting = [], 0
+        for cell in planned:
+            overrides = _with_ticket(cell, folders)
+            if overrides is None:
+                waiting += 1
+                continue
+            found = compose(overrides).folders
+            if len(found) > 1:
+                raise InputError("fit.batch_seeds fits several runs in one process, which a study with stages can't: "
+                                 "leave it out, or use hydra/launcher=local hydra.launcher.jobs_per_gpu=8")
+            folders[id(cell)] = found[0]
+            ready.append(overrides)
+        manifest.write([_listed(c, folders.get(id(c))) for c in cells])
+        print(f"{name}, scale={stages.scale}: stage {number} of {len(stages.cells)}, {stage}", flush=True)
+        if ready:
+            returns += launch(ready, first)
+            first += len(ready)
+        if waiting:
+            print(f"  {waiting} not started: the runs that find their tickets have no result", flush=True)
+    return returns
+
+
+def _with_ticket(cell: Planned, folders: Mapping[int, Path | None]) -> list[str] | None:
+    """Return a run's overrides, with the ticket that it replays; None if that is not found."""
+    if cell.of is None:
+        return list(cell.overrides)
+    found = folders.get(id(cell.of))
+    if found is None or not finished(found):
+        return None
+    path = found if cell.sparsity is None else _nearest(found, float(cell.sparsity))
+    quoted = str(path).replace("\\", "\\\\").replace("'", "\\'")
+    return [*cell.overrides, f"pruner.path='{quoted}'"]
+
+
+def _nearest(found: Path, sparsity: float) -> Path:
+    rounds = read_jsonl(found / "rounds.jsonl")
+    best = min(rounds, key=lambda r: abs(r["sparsity"] - sparsity))
+    if abs(best["sparsity"] - sparsity) > 0.05:
+        raise InputError(f"{found} has no ticket near sparsity {sparsity}: the nearest is {best['sparsity']:.4f}")
+    return found / "tickets" / f"round_{best['round']:02d}.safetensors"
+
+
+def _listed(cell: Planned, folder: Path | None) -> dict:
+    return {"stage": cell.stage, "values": dict(cell.values), "folder": None if folder is None else folder.name}
+
+
+def staged(config: DictConfig) -> bool:
+    """Return whether a composed config is that of a study with stages."""
+    return bool(config.get("study"))
