@@ -131,6 +131,7 @@ def test_a_name_that_is_not_there_is_told_with_the_nearest():
     refused(lambda: tickets_in("zoo:mutli-s89"), "mutli-s89", "multi-s89")
     refused(lambda: Replay("zoo:"), "multi")
     refused(lambda: tickets_in("zoo:../multi-s89"), "must be one of")
+    refused(lambda: Ticket.load("zoo:multi"), "4 tickets", "zoo:multi-s89")
 
 
 def test_a_run_is_named_by_the_bytes_of_its_tickets_wherever_they_lie(tmp_path):

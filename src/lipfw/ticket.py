@@ -22,7 +22,7 @@ from lipfw.errors import InputError
 from lipfw.files import write_bytes
 from lipfw.mask import Mask
 from lipfw.redraw import redrawn
-from lipfw.zoo import is_named, tickets
+from lipfw.zoo import is_named, one
 
 FORMAT, VERSION = "lipfw-ticket", 1
 INITIAL = "initial.safetensors"
@@ -63,7 +63,7 @@ class Ticket:
         """Read a ticket file, or one of the zoo, "zoo:multi-s89". Raises InputError for a missing, corrupt or foreign
         file.
         """
-        path = tickets(path)[0] if is_named(path) else Path(path)
+        path = one(path) if is_named(path) else Path(path)
         if not path.is_file():
             raise InputError(f"no ticket at {path}; give a file such as tickets/round_07.safetensors of a finished run")
         try:

@@ -4,7 +4,7 @@ Their cards lie beside them. No torch here: run folders are named by the tickets
 """
 from pathlib import Path
 
-from lipfw.errors import choice
+from lipfw.errors import InputError, choice
 
 PREFIX = "zoo:"
 _FOLDER = Path(__file__).parent
@@ -31,5 +31,14 @@ def tickets(path) -> list[Path]:
     Raises InputError for a name that is not there.
     """
     name = choice("a ticket of the zoo", str(path).removeprefix(PREFIX), tuple(names()))
-    one = _FOLDER / f"{name}.safetensors"
-    return [one] if one.is_file() else sorted(_FOLDER.glob(f"{name}-*.safetensors"))
+    file = _FOLDER / f"{name}.safetensors"
+    return [file] if file.is_file() else sorted(_FOLDER.glob(f"{name}-*.safetensors"))
+
+
+def one(path) -> Path:
+    """Return the file of a ticket. Raises InputError for a family, too."""
+    files = tickets(path)
+    if len(files) > 1:
+        raise InputError(f"{path} is {len(files)} tickets; name one of them: "
+                         f"{', '.join(PREFIX + f.stem for f in files)}")
+    return files[0]
