@@ -52,8 +52,8 @@ def restore(picture: str | Path | np.ndarray, task: Callable[[Picture], Problem]
     `picture` is a path, or an array (H, W) or (H, W, 3 or 4) of uint8, uint16 or floats in [0, 1]. `task` says what
     happened to it (default: noise; `Inpaint(mask=...)`, `SuperRes(factor=4)`); `prior_options` go to the prior, e.g.
     channels=32, or weights="faces32" with `prior=pggan.build`; `pruner=Replay("tickets/round_07.safetensors")` fits
-    that ticket, `Replay("zoo:multi-s89")` one that ships; `fit` holds further options of `Restoration`. Raises InputError for a picture or options that can't be
-    used.
+    that ticket, `Replay("zoo:multi-s89")` one that ships; `fit` holds further options of `Restoration`. Raises
+    InputError for a picture or options that can't be used.
 
     >>> restored = restore("noisy.png", steps=2000)        # doctest: +SKIP
     >>> restored.save("restored.png")                      # doctest: +SKIP
