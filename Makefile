@@ -4,7 +4,7 @@ PYTHON ?= python3
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test sanitize lint bench wheel clean
+.PHONY: help setup run study test sanitize lint bench wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -21,6 +21,13 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 
 run: setup  ## the main job: restore a picture and find its lottery tickets (1 to 2 minutes)
 	$(PY) -m lipfw -cn quickstart
+
+SCALE ?= tiny
+STUDIES := $(basename $(notdir $(wildcard experiments/fig*.yaml experiments/tab*.yaml)))
+study: setup  ## every figure and table of the paper, small (an hour; SCALE=paper: at full size), and a page of them
+	@for f in $(STUDIES); do $(PY) -m lipfw -cn $$f scale=$(SCALE) hydra/launcher=local || failed="$$failed $$f"; done; \
+	  $(PY) -m lipfw.report $(addprefix runs/,$(STUDIES)) --out runs/study; \
+	  test -z "$$failed" || { echo "not all runs are done of:$$failed; the same command goes on"; exit 1; }
 
 test: setup  ## all tests, a file at a time on each core
 	$(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder

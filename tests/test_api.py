@@ -1,13 +1,28 @@
-"""Restoring from Python: arrays and files in, arrays and files out, nothing left on the disk."""
+"""Restoring from Python: pictures in, pictures of the same kind out, nothing left on the disk."""
+import json
+import signal
+
 import numpy as np
 import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from PIL import Image
 from skimage import data
 
 import lipfw
+from lipfw import protocol
+from lipfw.cli import CONF
 from lipfw.errors import InputError
+from lipfw.fit.budget import Budget
+from lipfw.fit.restoration import Restoration
+from lipfw.fit.stopping import HeldOutError, WindowedVariance
 from lipfw.image.read import read
 from lipfw.image.write import write_png
+from lipfw.mask import Mask, prunable
+from lipfw.prior import decoder, skip
+from lipfw.task.inpaint import Inpaint
 from lipfw.task.superres import SuperRes
+from lipfw.ticket import INITIAL, Ticket, save_state
 
 TINY = dict(steps=8, channels=4, depth=2)
 
@@ -29,8 +44,6 @@ def test_a_fit_gets_closer_to_the_picture():
 
 
 def test_files_alpha_and_tasks(tmp_path):
-    import torch
-
     alpha = torch.linspace(0, 1, 12 * 16).reshape(1, 1, 12, 16)
     write_png(tmp_path / "small.png", torch.rand(1, 3, 12, 16), alpha)
     restored = lipfw.restore(tmp_path / "small.png", SuperRes(3), **TINY)
@@ -45,6 +58,169 @@ def test_files_alpha_and_tasks(tmp_path):
 def test_what_is_no_picture_is_refused(bad):
     with pytest.raises(InputError):
         lipfw.restore(bad, **TINY)
+
+
+CAT = data.chelsea()[100:132, 100:140]
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """The fits that `restore` makes."""
+    made, init = [], Restoration.__init__
+
+    def watched(self, *args, **options):
+        init(self, *args, **options)
+        made.append(self)
+
+    monkeypatch.setattr(Restoration, "__init__", watched)
+    return made
+
+
+@pytest.mark.parametrize("given, kind", [
+    (CAT, np.ndarray), (CAT.transpose(2, 0, 1) / 255.0, np.ndarray), (CAT[..., 0].astype(np.uint16) * 257, np.ndarray),
+    (torch.from_numpy(CAT).permute(2, 0, 1)[None], torch.Tensor), (torch.from_numpy(CAT[..., 0] / 255), torch.Tensor),
+    (torch.from_numpy(CAT / 255).permute(2, 0, 1).half(), torch.Tensor), (Image.fromarray(CAT), Image.Image),
+    (Image.fromarray(CAT).convert("LA"), Image.Image)], ids=str)
+def test_the_picture_is_of_the_kind_that_was_given(given, kind):
+    restored = lipfw.restore(given, **TINY)
+    picture = restored.picture
+    assert isinstance(picture, kind) and np.shape(picture) == np.shape(given)
+    assert np.asarray(picture).dtype == np.asarray(given).dtype
+    values = np.asarray(picture, float) / (np.iinfo(np.asarray(given).dtype).max
+                                           if np.asarray(given).dtype.kind == "u" else 1)
+    colours = values[..., :1] if getattr(given, "mode", "") == "LA" else values
+    array = np.atleast_3d(restored.array)
+    shaped = array.transpose(2, 0, 1) if restored.array.ndim == 3 and values.shape[-1] not in (2, 3) else array
+    np.testing.assert_allclose(colours.reshape(shaped.shape), shaped, atol=0.5 / 255 + 1e-3)
+
+
+@pytest.mark.parametrize("task, options, size", [
+    ("denoise", {}, (32, 40)), ("superres", {"factor": 2}, (64, 80)), ("jpeg", {}, (32, 40)),
+    ("deblur", {"kernel": np.ones((3, 4))}, (32, 40)), ("deblur", {"kernel": "motion", "length": 5}, (32, 40)),
+    ("inpaint", {"mask": CAT[..., 0] > 60}, (32, 40)), ("clean", {}, (32, 40))])
+def test_tasks_by_name_follow_their_yaml(seen, task, options, size):
+    restored = lipfw.restore(CAT, task, **options, **TINY)
+    assert restored.array.shape == (*size, 3) and restored.steps == 8 and restored.stopped_by is None
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", [f"task={task}"])
+    (module,) = seen
+    assert module.smoothing == cfg.fit.smoothing and module.prior.jitter == pytest.approx(cfg.prior.jitter)
+    assert isinstance(module.rule, HeldOutError) and module.stops
+    assert protocol.follows(protocol.protocol_of(task), "fit", "restoration")["steps"] == cfg.fit.steps
+
+
+def test_masks_of_all_kinds_are_one_mask(tmp_path):
+    known = CAT[..., 0] > 60
+    write_png(tmp_path / "mask.png", torch.from_numpy(known)[None, None].float())
+    kinds = [known, known * np.uint8(255), torch.from_numpy(known), known.astype(float), Image.fromarray(known),
+             str(tmp_path / "mask.png"), tmp_path / "mask.png"]
+    arrays = [lipfw.restore(CAT, "inpaint", mask=m, **TINY).array for m in kinds]
+    arrays.append(lipfw.restore(CAT, Inpaint(mask=str(tmp_path / "mask.png")), **TINY).array)
+    assert all((a == arrays[0]).all() for a in arrays)
+    hidden = np.where(known[..., None], CAT, 255 - CAT)
+    assert (lipfw.restore(hidden, "inpaint", mask=known, **TINY).array == arrays[0]).all()      # what is hidden is
+
+
+def test_what_the_user_says_goes_before_the_yaml(seen):
+    lipfw.restore(CAT, "inpaint", mask=CAT[..., 0] > 60, smoothing=0.5, jitter=0.2, fit={"pick": "wmv", "lr": 0.02},
+                  **TINY)
+    lipfw.restore(CAT, prior=decoder.build, **TINY)
+    assert (seen[0].smoothing, seen[0].prior.jitter, seen[0].lr, seen[0].stops) == (0.5, 0.2, 0.02, False)
+    assert isinstance(seen[0].rule, WindowedVariance) and seen[1].prior.jitter == 0
+
+
+def test_progress_is_told_and_may_end_the_fit():
+    told, pictures = [], []
+
+    def progress(p):
+        told.append(p)
+        pictures.append(p.picture())
+
+    restored = lipfw.restore(Image.fromarray(CAT), progress=progress, **{**TINY, "steps": 23})
+    assert [p.step for p in told] == [10, 20, 23] and {(p.steps, p.round, p.rounds) for p in told} == {(23, 0, 1)}
+    assert told[-1].seconds_left == 0 and all(p.seconds_left > 0 for p in told[:-1])
+    assert 0 < told[0].seconds < told[1].seconds < told[2].seconds and all(p.loss > 0 for p in told)
+    assert all(p.mode == "RGB" and p.size == (40, 32) for p in pictures)
+    assert np.array_equal(np.asarray(pictures[-1]), np.asarray(restored.picture))
+    ended = lipfw.restore(CAT, progress=lambda p: p.step >= 20, **{**TINY, "steps": 1000})
+    assert (ended.steps, ended.stopped_by) == (20, "progress")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
+def test_exceptions_come_out_as_they_are(error):
+    """Lightning answers Ctrl-C by SystemExit, and ignores it from then on."""
+    def progress(p):
+        raise error
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(error):
+        lipfw.restore(CAT, progress=progress, **{**TINY, "steps": 50})
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_minutes_end_a_fit_with_the_best_so_far(monkeypatch):
+    now = [0.0]
+
+    def clock():
+        now[0] += 1.0
+        return now[0]
+
+    start = Budget.start
+    monkeypatch.setattr(Budget, "start", lambda b: (setattr(b, "clock", clock), start(b))[1])
+    restored = lipfw.restore(CAT, minutes=1, **{**TINY, "steps": 100_000})
+    assert restored.stopped_by == "time" and 1 <= restored.step <= restored.steps < 100
+
+
+@pytest.fixture
+def tickets(tmp_path):
+    """A run's folder with three tickets of a small hourglass, of which round 1 is the best."""
+    network = skip.build([(3, 32, 40)], channels=6, depth=2, skip_channels=2, code_channels=5, seed=4)
+    folder = tmp_path / "run" / "tickets"
+    folder.mkdir(parents=True)
+    initial = save_state(folder / INITIAL, network.network.state_dict())
+    for r in range(3):
+        torch.manual_seed(r)
+        mask = Mask({n: torch.rand(w.shape) < 1 - 0.2 * r for n, w in prunable(network.network).items()})
+        Ticket(mask, {"architecture": json.dumps(network.architecture), "initial": initial, "round": str(r)}
+               ).save(folder / f"round_{r:02d}.safetensors")
+    (tmp_path / "run" / "result.json").write_text(json.dumps({"best_round": 1}))
+    return tmp_path / "run"
+
+
+def test_a_ticket_brings_its_network_and_a_run_its_best_round(tickets, seen):
+    best = lipfw.restore(CAT, ticket=tickets, steps=6)
+    named = lipfw.restore(CAT, ticket=str(tickets / "tickets" / "round_01.safetensors"), steps=6)
+    other = lipfw.restore(CAT, ticket=tickets / "tickets" / "round_02.safetensors", steps=6)
+    assert (best.array == named.array).all() and not (best.array == other.array).all()
+    mask = Ticket.load(tickets / "tickets" / "round_01.safetensors").mask
+    for name, weight in prunable(seen[0].prior.network).items():
+        assert weight.shape == mask[name].shape and not weight[~mask[name]].any()
+    assert seen[0].prior.code().shape == (1, 5, 32, 40)
+    assert lipfw.restore(CAT[..., 0], ticket=tickets, steps=2).array.shape == (32, 40)      # in grey, too
+
+
+def test_tickets_that_can_not_be_told_apart_or_used(tickets):
+    with pytest.raises(InputError, match="another network"):
+        lipfw.restore(CAT, ticket=tickets, steps=2, channels=7)
+    with pytest.raises(InputError, match="give one of them"):
+        lipfw.restore(CAT, ticket=tickets, pruner=object(), steps=2)
+    (tickets / "result.json").write_text("{}")
+    with pytest.raises(InputError, match="has 3 tickets and no result that says which is the best; name one of them"):
+        lipfw.restore(CAT, ticket=tickets, steps=2)
+
+
+@pytest.mark.parametrize("options, told", [
+    ({"task": "denoize"}, "did you mean denoise?"), ({"chanels": 3}, "did you mean channels?"),
+    ({"task": "superres", "factr": 3}, "did you mean factor?"), ({"task": "inpaint"}, "needs task.mask"),
+    ({"task": "inpaint", "mask": np.ones((3, 3))}, "3x3 pixels, the picture 40x32"),
+    ({"task": "inpaint", "mask": np.zeros((32, 40))}, "the mask hides the whole picture"),
+    ({"task": "deblur", "kernel": -np.ones((3, 3))}, "kernel= must be an array"), ({"minutes": 0}, "fit.minutes"),
+    ({"task": "deblur", "kernel": np.ones(3)}, "got (3,) of float64"), ({"task": "cs"}, "measures a clean picture"),
+    ({"ticket": "nowhere"}, "no ticket at nowhere")])
+def test_what_can_not_be_done_is_told_in_one_line(options, told):
+    with pytest.raises(InputError) as e:
+        lipfw.restore(CAT, **{**TINY, **options})
+    assert told in str(e.value) and "\n" not in str(e.value)
 
 
 def test_public_names():

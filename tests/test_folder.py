@@ -48,7 +48,9 @@ CHANGES = [
     ["pruner=imp"], ["pruner=imp", "pruner.rounds=3"], ["pruner=imp", "pruner.rate=0.3"],
     ["pruner=imp", "pruner.rewind_step=150"],
     ["fit.steps=500"], ["fit.lr=0.001"], ["fit.smoothing=0"], ["fit.target=clean"], ["fit.window=50"],
-    ["fit.patience=500"], ["fit.log_every=1"], ["trainer=smoke"], ["trainer.precision=bf16"],
+    ["fit.patience=500"], ["fit.keep=[5]"], ["task=clean", "task.target=white"],
+    ["task=clean", "task.target=white", "task.seed=1"], ["fit.log_every=1"], ["trainer=smoke"],
+    ["trainer.precision=bf16"],
 ]
 
 

@@ -8,7 +8,7 @@ ROOT = Path(lipfw.__file__).parent
 BASE = {"streams", "problem", "mask", "ticket", "measures", "files", "errors", "listing", "lock", "interrupt", "redact",
         "bounded", "words", "imported", "spectrum", "zoo", "redraw"}
 TOP = {"run", "batch", "job", "restoring", "training", "classifying", "records", "recorder", "summary", "tracking",
-       "failed", "api", "search", "report", "tickets", "terminal"}
+       "failed", "api", "protocol", "search", "report", "tickets", "terminal"}
 PARTS = {"image", "task", "prior", "pruner", "kernel", "fit", "folder", "gan"}
 HOST = {"cores", "malloc"}      # what a program may do to its process and a library may not
 ALLOWED = {     # layer -> the lipfw modules it may import, besides itself
@@ -21,6 +21,7 @@ ALLOWED = {     # layer -> the lipfw modules it may import, besides itself
     "dashboard": {"errors", "files", "terminal"},
     "folder": {"errors", "listing", "redact"}, "argv": {"errors"},
     **{name: BASE | TOP | PARTS for name in TOP},
+    "protocol": BASE | PARTS | {"configs"},      # where the task's YAML lies
     "failed": BASE | {"mistakes"}, "run": BASE | TOP | PARTS | HOST,
     # no torch, so that a sweep skips what is done in no time
     "grid": {"argv", "configs", "errors", "cores", "failed", "files", "folder", "interrupt", "lock", "mistakes",
@@ -36,13 +37,13 @@ ALLOWED = {     # layer -> the lipfw modules it may import, besides itself
 LIBRARIES = {   # library -> the layers that may import it
     "hydra": {"grid", "plan", "run", "restoring", "training", "classifying", "tracking", "cli", "mistakes"},
     "omegaconf": {"grid", "plan", "run", "restoring", "training", "classifying", "tracking", "cli", "folder",
-                 "mistakes", "report"},
+                 "mistakes", "report", "protocol"},
     "pytorch_lightning": {"fit", "run", "job", "records", "recorder", "training", "tracking", "api"},
     "torchmetrics": {"fit"}, "wandb": {"dashboard"}, "wandb_workspaces": {"dashboard"},
     "skimage": {"image", "classical"}, "pywt": {"classical"},
     "rich": {"fit", "run", "job", "restoring", "training", "classifying", "batch", "summary", "report", "tickets",
              "terminal", "plan", "status"},
-    "PIL": {"image", "task", "classical"},
+    "PIL": {"image", "task", "classical", "report"}, "matplotlib": {"report"},
 }
 
 

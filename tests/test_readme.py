@@ -12,6 +12,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+import lipfw
 from lipfw.cli import CONF
 from lipfw.configs import KEYS
 from lipfw.image.write import write_png
@@ -95,10 +96,16 @@ def test_each_command_runs(done, number):
 
 def test_the_python_example_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write_png(tmp_path / "noisy.png", torch.rand(1, 3, 20, 20))
-    (code,) = (code for code in PYTHON if "steps=2000" in code)
-    exec(code.replace("steps=2000", "steps=2, channels=4, depth=2"), {})
-    assert (tmp_path / "restored.png").is_file()
+    for name in ("noisy", "holes"):
+        write_png(tmp_path / f"{name}.png", torch.rand(1, 3, 20, 20))
+    write_png(tmp_path / "mask.png", (torch.rand(1, 1, 20, 20) > 0.2).float())
+    (code,) = (code for code in PYTHON if "lipfw.restore" in code)
+    restore, there = lipfw.restore, {}
+    monkeypatch.setattr(lipfw, "restore", lambda *args, **options: restore(
+        *args, **{**options, "steps": 2, "channels": 4, "depth": 2}), raising=False)
+    exec(code, there)
+    assert (tmp_path / "restored.png").is_file() and there["restored"].picture.dtype == there["array"].dtype == "uint8"
+    assert there["without_text"].size == (20, 20) and there["tensor"].shape == (1, 3, 128, 128)
 
 
 def test_the_table_names_every_option_and_no_other():

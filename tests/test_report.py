@@ -12,8 +12,14 @@ import yaml
 from rich.console import Console
 
 from lipfw.errors import InputError
-from lipfw.report import read, stats, table
-from lipfw.report.__main__ import main
+from lipfw.report import compare, read, screen, stats
+from lipfw.report.__main__ import main as command
+
+
+def main(argv):
+    """The command without figures, which are drawn in tests of their own and take a second each."""
+    return command([*argv, "--no-figures"])
+
 
 METRICS = ("psnr_peak", "psnr_picked", "psnr_final", "ssim_picked", "loss", "seconds")
 
@@ -105,7 +111,7 @@ def fails(capsys, *argv):
 # --- priors, fits and classical methods beside each other
 
 def overview(folder):
-    return stats.overviews(stats.group(read.read_runs([folder]).finished)[0])
+    return compare.overviews(stats.group(read.read_runs([folder]).finished)[0])
 
 
 def method(folder, name, seed, psnr, **more):
@@ -305,7 +311,7 @@ def test_a_seed_that_stopped_early_counts_in_its_own_rounds_alone(narrow, capsys
 # --- groups side by side
 
 def compared(folder):
-    return stats.compare(stats.group(read.read_runs([folder]).finished)[0])
+    return compare.compare(stats.group(read.read_runs([folder]).finished)[0])
 
 
 @pytest.fixture
@@ -441,7 +447,7 @@ def test_more_sparsities_than_fit_go_into_tables_below(narrow):
     groups = stats.group(read.read_runs([Path("a")]).finished)[0]
     for width in range(60, 100):
         console = Console(width=width, file=io.StringIO())
-        console.print(table.terminal([], stats.compare(groups), console))
+        console.print(screen.terminal([], compare.compare(groups), console))
         shown = console.file.getvalue().split("\n\n")[0].splitlines()
         assert max(map(len, shown)) <= width and "…" not in "".join(shown)
         heads = [x.split() for x in shown if x.startswith("pruner")]
@@ -750,7 +756,8 @@ def test_markdown_is_a_table(study):
 
 
 def test_ascii_output(study):
-    run = subprocess.run([sys.executable, "-m", "lipfw.report", str(study)], capture_output=True, text=True,
+    run = subprocess.run([sys.executable, "-m", "lipfw.report", str(study), "--no-figures"],
+                         capture_output=True, text=True,
                          env={"PYTHONPATH": ":".join(sys.path), "PYTHONIOENCODING": "ascii", "PATH": ""})
     assert run.returncode == 0 and "+-" in run.stdout, run.stderr
 

@@ -191,7 +191,7 @@ def test_the_rule_that_stops_is_the_rule_that_picks(make):
     assert type(make(stop="emv").rule) is type(make(pick="emv", stop="emv").rule) is type(make(pick="emv").rule)
     with pytest.raises(InputError, match="fit.stop=wmv also picks, and fit.pick=emv asks for another rule"):
         make(pick="emv", stop="wmv")
-    with pytest.raises(InputError, match="fit.stop must be one of wmv, emv, got 'wvm'; did you mean wmv"):
+    with pytest.raises(InputError, match="fit.stop must be one of wmv, emv, holdout, got 'wvm'; did you mean wmv"):
         make(stop="wvm")
 
 

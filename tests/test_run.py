@@ -20,6 +20,7 @@ from lipfw.errors import InputError
 from lipfw.files import read_jsonl
 from lipfw.folder import run_folder
 from lipfw.image.read import read
+from lipfw.image.skimage import load as skimage_picture
 from lipfw.image.write import write_png
 from lipfw.recorder import Recorder
 from lipfw.report.__main__ import report
@@ -98,6 +99,51 @@ def test_what_a_run_leaves(go):
     about = masks[1].about
     assert about["seed"] == "0" and about["image"] == "astronaut" and json.loads(about["architecture"])["channels"] == 4
     assert result["config"]["fit"]["steps"] == 6 and result["versions"]["torch"] == torch.__version__
+
+
+@pytest.mark.parametrize("kernel", ["dense", "sparse"])
+def test_pictures_of_the_way_are_those_of_their_steps(go, kernel):
+    options = ["fit.log_every=1", "fit.steps=20", f"fit.kernel={kernel}", "fit.pick=last", "pruner=random",
+               "pruner.rounds=1"]
+    plain, without = go(*options)
+    folder, result = go(*options, "fit.keep=[4,25%,100%]")
+    assert folder != plain and [r["psnr_final"] for r in result["rounds"]] == [
+        r["psnr_final"] for r in without["rounds"]]
+    psnr = {(r["round"], r["step"]): r["psnr"] for r in read_jsonl(folder / "steps.jsonl")}
+    clean = skimage_picture("astronaut", size=16)[0].pixels
+    for round_ in (0, 1):
+        for step in (4, 5, 20):
+            kept = read(folder / f"restored/round_0{round_}_step_{step:05d}.png").pixels
+            found = 10 * torch.log10(1 / (kept - clean).square().mean())
+            assert float(found) == pytest.approx(psnr[round_, step], abs=0.02)      # 8 bits
+        last = folder / f"restored/round_0{round_}.png"
+        assert last.read_bytes() == last.with_stem(last.stem + "_step_00020").read_bytes()
+    assert len(list((folder / "restored").iterdir())) == 2 * 4 and len(list((plain / "restored").iterdir())) == 2
+
+
+@pytest.mark.parametrize("keep, words", [("[7]", "each of fit.keep must be at most 6, got 7"), ("5%", "must be a list"),
+                                         ("[0]", "each of fit.keep"), ("[half]", "fit.keep must be a whole number")])
+def test_steps_that_a_round_has_not_are_refused(go, keep, words):
+    with pytest.raises(Exception, match=words):
+        go(f"fit.keep={keep}")
+
+
+def test_a_picture_of_the_way_that_is_gone_is_missed(go, monkeypatch):
+    options = ["pruner=imp", "pruner.rounds=2", "trainer.checkpoint_seconds=0", "fit.keep=[2]"]
+    record = Recorder.on_train_epoch_end
+
+    def die(self, trainer, module):
+        record(self, trainer, module)
+        if trainer.current_epoch == 1:
+            raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
+        patch.setattr(Recorder, "on_train_epoch_end", die)
+        go(*options)
+    (gone,) = Path.cwd().glob("runs/default/*/restored/round_00_step_00002.png")
+    gone.unlink()
+    with pytest.raises(InputError, match="round_00_step_00002.png is missing"):
+        go(*options)
 
 
 def test_the_precision_of_a_run_is_part_of_it(go):
@@ -238,7 +284,7 @@ def test_large_pictures_keep_their_memory(go, monkeypatch, capsys):
 
 def start(folder: Path, *overrides) -> subprocess.Popen:
     command = [sys.executable, "-m", "lipfw", "pruner=imp", "pruner.rounds=3", *TINY, "fit.steps=120",
-               "fit.steps_per_batch=2", "image.size=32", "prior.channels=16", *overrides]
+               "fit.steps_per_batch=2", "image.size=32", "prior.channels=16", "fit.keep=[7,50%]", *overrides]
     return subprocess.Popen(command, cwd=folder, env=os.environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
@@ -284,7 +330,7 @@ def test_kill_9_and_the_same_command_again(tmp_path, seconds):
 def test_a_kill_in_the_batches_that_a_round_has_left_over(go, monkeypatch, options, batch):
     """The round has done its steps before its last batch: it is not to be lost, nor its records."""
     options = ["pruner=imp", "pruner.rounds=2", "fit.steps=24", "fit.steps_per_batch=3", "fit.window=3",
-               "trainer.checkpoint_seconds=0", *options]
+               "trainer.checkpoint_seconds=0", "fit.keep=[2,19]", *options]
     go(*options, "out=whole/runs")
     follow = Recorder.on_train_batch_end
 

@@ -144,6 +144,27 @@ def test_nothing_is_changed_without_noise(task):
     assert (problem.name, problem.shape, problem.luma, problem.border) == ("x", (3, H, W), False, 0)
 
 
+def test_the_targets_that_tell_how_a_network_resists_noise():
+    p = picture()
+    noisy, shuffled, white = (Clean(t, seed=4)(p) for t in ("noisy", "shuffled", "white"))
+    assert torch.equal(noisy.measurement, Denoise(25, 4)(p).measurement) and torch.equal(noisy.image, p.pixels)
+    colours, there = ({tuple(c) for c in x[0].flatten(1).T.tolist()} for x in (p.pixels, shuffled.measurement))
+    assert colours == there and not torch.equal(shuffled.measurement, p.pixels)     # whole pixels move
+    big = Clean("white", seed=4)(flat(0.3, 100, 100)).measurement
+    assert stats.kstest(big.double().flatten().numpy(), "uniform").pvalue > 1e-3
+    assert abs(np.corrcoef(big[0].flatten(1).numpy())[0, 1]) < 0.05
+    for problem in (shuffled, white):
+        assert torch.equal(problem.image, problem.measurement) and problem.measurement.shape == p.pixels.shape
+    for target in ("noisy", "shuffled", "white"):
+        assert torch.equal(Clean(target, 4)(p).measurement, Clean(target, 4)(p).measurement)
+        assert not torch.equal(Clean(target, 4)(p).measurement, Clean(target, 5)(p).measurement)
+    assert Clean("white")(picture(degraded=True)).image is None
+    with pytest.raises(InputError, match="task.target=noisy adds noise"):
+        Clean("noisy")(picture(degraded=True))
+    with pytest.raises(InputError, match="task.target must be one of clean, noisy, shuffled, white"):
+        Clean("nosy")
+
+
 @pytest.mark.parametrize("task", [Clean(), Denoise(25)])
 def test_a_degraded_picture_is_taken_as_it_is(task):
     p = picture(degraded=True)

@@ -153,7 +153,7 @@ def test_a_ticket_of_the_zoo_restores_colour_and_grey(channels):
     same = [n for n in state if torch.equal(state[n], initial[n])]
     assert [n for n in state if n not in same] == ([] if channels == 3 else ["head.weight", "head.bias"])
     picture = np.random.default_rng(0).random((64, 64, 3) if channels == 3 else (64, 64)).astype(np.float32)
-    restored = lipfw.restore(picture, pruner=Replay("zoo:multi-s95"), steps=1)
+    restored = lipfw.restore(picture, ticket="zoo:multi-s95", steps=1)
     assert restored.array.shape == picture.shape and np.isfinite(restored.array).all()
 
 

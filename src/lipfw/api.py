@@ -1,38 +1,49 @@
 """Restoring a picture from Python, without a config."""
+import inspect
+import signal
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pytorch_lightning as pl
 import torch
+from torch import Tensor
 
-from lipfw.errors import InputError
+from lipfw.errors import InputError, nearest
 from lipfw.fit.restoration import Restoration
 from lipfw.fit.rounds import IterativePruning
 from lipfw.fit.trainer import make_trainer
-from lipfw.image.picture import Picture, finish, from_array
-from lipfw.image.read import read
+from lipfw.image.kinds import given
+from lipfw.image.picture import Picture, finish
 from lipfw.image.write import write_png
 from lipfw.prior import skip
 from lipfw.prior.prior import Prior
 from lipfw.problem import Problem
+from lipfw.protocol import follows, prior_of, protocol_of, task_class
 from lipfw.pruner.none import Dense
 from lipfw.pruner.pruner import Pruner
+from lipfw.pruner.ticket import Replay, best_ticket
 from lipfw.recorder import alpha_like
-from lipfw.task.denoise import Denoise
 
 
 @dataclass(frozen=True)
 class Restored:
-    """A restored picture: `array` (H, W) or (H, W, 3), float32 in [0, 1]; `step` is the step that was picked.
+    """A restored picture: `picture` is of the kind that was given; `array` (H, W) or (H, W, 3), float32 in [0, 1].
 
-    `alpha` is the given picture's transparency, (H, W), or None.
+    Of `steps` steps `step` was picked; what ended the fit before its last one is `stopped_by`: "rule", "time" or
+    "progress", or None. `alpha` is the given picture's transparency, (H, W), or None. `bits` is the depth of a saved
+    file.
     """
 
     array: np.ndarray
     alpha: np.ndarray | None
     step: int
     bits: int = 8
+    picture: object = None
+    steps: int = 0
+    stopped_by: str | None = None
 
     def save(self, path: str | Path) -> None:
         """Write a PNG at the depth of the picture that was given."""
@@ -41,51 +52,166 @@ class Restored:
         write_png(Path(path), pixels, alpha, self.bits)
 
 
-def restore(picture: str | Path | np.ndarray, task: Callable[[Picture], Problem] | None = None, *,
-            prior: Callable[..., Prior] = skip.build, pruner: Pruner | None = None, steps: int = 3000,
-            smoothing: float = 0.99, seed: int = 0, device: str = "auto", fit: Mapping | None = None,
-            **prior_options) -> Restored:
+@dataclass(frozen=True)
+class Progress:
+    """Where a restoration stands: `step` of `steps` of `round` (from 0) of `rounds`.
+
+    `loss` is the mean over the last steps, `seconds` have gone by and at most `seconds_left` are to come, by the pace
+    so far; a fit may end earlier. `picture()` is the restoration so far, of the kind that was given.
+    """
+
+    round: int
+    rounds: int
+    step: int
+    steps: int
+    loss: float
+    seconds: float
+    seconds_left: float
+    picture: Callable[[], object] = field(repr=False)
+
+
+def restore(picture, task: str | Callable[[Picture], Problem] = "denoise", *, ticket: str | Path | None = None,
+            minutes: float | None = None, progress: Callable[[Progress], object] | None = None,
+            prior: Callable[..., Prior] | None = None, pruner: Pruner | None = None, steps: int | None = None,
+            smoothing: float | None = None, seed: int = 0, device: str = "auto", fit: Mapping | None = None,
+            **options) -> Restored:
     """Restore one degraded picture by fitting an untrained network to it, or by seeking a generator's code of it.
 
-    No clean picture is needed or used.
+    No clean picture is needed or used, nor the level of the noise.
 
-    `picture` is a path, or an array (H, W) or (H, W, 3 or 4) of uint8, uint16 or floats in [0, 1]. `task` says what
-    happened to it (default: noise; `Inpaint(mask=...)`, `SuperRes(factor=4)`); `prior_options` go to the prior, e.g.
-    channels=32, or weights="faces32" with `prior=pggan.build`; `pruner=Replay("tickets/round_07.safetensors")` fits
-    that ticket, `Replay("zoo:multi-s89")` one that ships; `fit` holds further options of `Restoration`. Raises
-    InputError for a picture or options that can't be used.
+    `picture` is a path, a PIL image, an array (H, W) or (H, W, 3 or 4), or a tensor (H, W), (3, H, W) or (1, C, H, W),
+    of uint8, uint16 or floats in [0, 1]; the result is of the same kind. `task` says what happened to it: "denoise",
+    "inpaint" with mask= (any kind of picture, or booleans; white or True is known), "superres" with factor=, "deblur"
+    with kernel= (an array, or as in the task's options), "jpeg", "custom" with operator=; or a function of a `Picture`
+    that makes a `Problem`. Further `options` are those of the task or of the prior, e.g. channels=32, or
+    weights="faces32" with `prior=pggan.build`. Steps, smoothing and jitter are the literature's for the task unless
+    given.
 
-    >>> restored = restore("noisy.png", steps=2000)        # doctest: +SKIP
+    `ticket` is a ticket file, the folder of a run, of which the best round is taken, or "zoo:NAME"; the network is that
+    of the ticket. `pruner` is for any other. `minutes` ends the fit in time with the best so far; a fit so ended can't
+    be repeated to the bit. `progress` is called every few steps with a `Progress`; if it returns True the fit ends
+    there, and an exception that it raises comes out of here. `fit` holds further options of `Restoration`; by default a
+    small part of the measurement is held out of the loss, and the step that agrees best with it is picked; the fit ends
+    once that stands. Raises InputError for a picture or options that can't be used.
+
+    >>> restored = restore("noisy.png", minutes=5)         # doctest: +SKIP
     >>> restored.save("restored.png")                      # doctest: +SKIP
     """
-    if not isinstance(picture, (str, Path)):
-        picture = np.asarray(picture)
-        _check(picture)
-        picture = from_array("array", picture)
-    else:
-        picture = read(Path(picture))
-    (picture,) = finish([picture], degraded=True)
-    problem = (task or Denoise(seed=seed))(picture)
-    prior = prior([problem.shape], seed=seed, **prior_options)
+    started = time.monotonic()
+    found, back = given(picture)
+    (found,) = finish([found], degraded=True)
+    if task == "cs":
+        raise InputError('task="cs" measures a clean picture; what was measured by an operator of yours is restored by '
+                         'task="custom" with operator= and measurement=FILE.npy')
+    protocol, of_prior = protocol_of(task), {}
+    if ticket is not None:
+        if pruner is not None:
+            raise InputError("ticket= and pruner= both say what is pruned; give one of them")
+        path = best_ticket(ticket)
+        pruner = Replay(str(path))
+        if prior is None:
+            prior, of_prior = prior_of(pruner.tickets[0])
+    prior = prior or skip.build
+    of_task, own = _sorted(task, prior, options, seed)
+    problem = (task_class(task)(**of_task) if isinstance(task, str) else task)(found)
+    followed = follows(protocol, "prior", prior.__module__.rpartition(".")[2])
+    prior = prior([problem.shape], seed=seed, **{**followed, **of_prior, **own})
     if prior.search is not None:
         raise InputError("the network of isnas is searched for in a run's folder: python -m lipfw prior=isnas; its "
                          "search.json tells the options for prior=nas.build")
-    module = Restoration([problem], prior, steps=steps, smoothing=smoothing, **(fit or {}))
+    said = {k: v for k, v in dict(steps=steps, smoothing=smoothing, minutes=minutes).items() if v is not None}
+    module = Restoration([problem], prior, **{**_defaults(protocol, prior, fit or {}), **(fit or {}), **said})
     pruning = IterativePruning(pruner or Dense())
     pruning.prepare(module)
-    make_trainer(pruning.rounds, [pruning], device).fit(module)
-    pixels = module.pictures("picked")[0].cpu().clamp(0, 1)     # a generator's reach a little further
-    alpha = alpha_like(picture, pixels.shape)
+
+    def result(kind: str) -> tuple[Tensor, Tensor | None]:
+        pixels = module.pictures(kind)[0].detach().cpu().clamp(0, 1)    # a generator's reach a little further
+        return pixels, alpha_like(found, pixels.shape)
+
+    if progress is not None:
+        module.after_step.append(_Teller(progress, module, pruning, started, lambda: back(*result("picked"))))
+    _run(make_trainer(pruning.rounds, [pruning], device), module)
+    pixels, alpha = result("picked")
     return Restored(pixels[0].permute(1, 2, 0).squeeze(-1).numpy(), None if alpha is None else alpha[0, 0].numpy(),
-                    module.summary()["step_picked"], picture.bits)
+                    module.summary()["step_picked"], found.bits, back(pixels, alpha), module.step, module.stopped_by)
 
 
-def _check(array: np.ndarray) -> None:
-    """Raise InputError for an array that is no picture."""
-    good = array.size and (array.ndim == 2 or array.ndim == 3 and array.shape[2] in (1, 2, 3, 4))
-    if not good or not (array.dtype.kind == "f" or array.dtype in (np.uint8, np.uint16)):
-        raise InputError(f"a picture is an array (H, W) or (H, W, 3) of uint8, uint16 or floats in [0, 1], got "
-                         f"{array.shape} of {array.dtype}")
-    if array.dtype.kind == "f" and not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
-        raise InputError(f"a picture of floats must lie in [0, 1], got values from {array.min():g} to {array.max():g}; "
-                         "divide it by its largest possible value")
+def _defaults(protocol: Mapping, prior: Prior, fit: Mapping) -> dict:
+    """Return the fit's options for a task and a prior, where the user says nothing else."""
+    options = follows(protocol, "fit", "restoration")
+    if prior.fits == "code":
+        return options
+    if options["objective"] == "mom":       # a game of codes
+        options["objective"] = "ls"
+    return options if {"pick", "stop"} & set(fit) else {**options, "stop": "holdout", "patience": 300}
+
+
+def _sorted(task: str | Callable, prior: Callable, options: Mapping, seed: int) -> tuple[dict, dict]:
+    """Return the options of the task and those of the prior. Raises InputError for one that neither has."""
+    known = _names(task_class(task)) if isinstance(task, str) else []
+    of_task = {k: _converted(k, v) for k, v in options.items() if k in known}
+    rest = {k: v for k, v in options.items() if k not in known}
+    names = _names(prior)
+    for name in rest:
+        if names is not None and name not in names:
+            raise InputError(f"restore() has no option {name}=; this task has {', '.join(known) or 'none'}, the prior "
+                             f"{', '.join(names)}{nearest(name, [*known, *names])}")
+    if isinstance(task, str) and "seed" in inspect.signature(task_class(task)).parameters:
+        of_task["seed"] = seed
+    return of_task, rest
+
+
+def _names(call: Callable) -> list[str] | None:
+    """Return the names of what a task or prior is made of; None if it takes any."""
+    parameters = inspect.signature(call).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return None
+    return [p.name for p in parameters if p.name not in ("self", "seed", "shapes")]
+
+
+def _converted(name: str, value):
+    """Return an option as the task takes it: a mask that is no file as a picture."""
+    if name != "mask" or isinstance(value, (str, Path, Picture)):
+        return str(value) if isinstance(value, Path) else value
+    if getattr(value, "dtype", None) in (np.dtype(bool), torch.bool):
+        value = value * np.uint8(255) if isinstance(value, np.ndarray) else value.to(torch.uint8) * 255
+    return given(value, "mask")[0]
+
+
+class _Teller:
+    """Calls `progress` after the recorded steps of a fit, and after the last."""
+
+    def __init__(self, progress: Callable, module: Restoration, pruning: IterativePruning, started: float,
+                 picture: Callable[[], object]):
+        self.progress, self.module, self.pruning = progress, module, pruning
+        self.started, self.picture = started, picture
+        self.done, self.since = 0, 0.0      # steps of all rounds, and when the first was done: it takes longer
+
+    def __call__(self, step: int) -> None:
+        module, now = self.module, time.monotonic()
+        self.done += 1
+        self.since = self.since or now
+        if not (module.to_record or module.round_over):
+            return
+        rounds, steps = self.pruning.rounds, self.pruning.steps(module)
+        pace = (now - self.since) / max(1, self.done - 1)
+        here = 0.0 if module.round_over else pace * (module.steps - step)
+        if module.budget.seconds is not None:
+            here = min(here, module.budget.seconds - module.budget.used)
+        round_ = module.current_epoch
+        left = max(0.0, here) + pace * sum(steps[round_ + 1:])
+        told = Progress(round_, rounds, step, module.steps, module.round_loss(), now - self.started, left, self.picture)
+        if self.progress(told) is True:
+            module.stop("progress")
+
+
+def _run(trainer: pl.Trainer, module: Restoration) -> None:
+    """Fit. Lightning would answer Ctrl-C by ending the program, and by ignoring it from then on."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(module)
+    except SystemExit as e:
+        if not isinstance(e.__context__, KeyboardInterrupt):
+            raise
+        signal.signal(signal.SIGINT, before)
+        raise KeyboardInterrupt from None

@@ -22,6 +22,7 @@ _FILES = {      # options that name files; those marked so may name something el
     "prior": ("weights?", "network?"),
 }
 _CODE = ("operator?", "network?")      # those that may name a module, too: package.module.name
+_SAID_IF_NOT = (("image", "box", None), ("fit", "keep", []), ("fit", "minutes", None), ("task", "target", "clean"))
 _IRRELEVANT_IN = {"fit": {"steps_per_batch", "kernel", "batch_seeds"}, "image": {"max_pixels"}}
 
 
@@ -53,8 +54,14 @@ def options(cfg: DictConfig) -> dict:
     for group, names in _IRRELEVANT_IN.items():
         if isinstance(out.get(group), dict):
             out[group] = {k: v for k, v in out[group].items() if k not in names}
-    if isinstance(out.get("image"), dict) and out["image"].get("box") is None:    # so, too
-        out["image"].pop("box", None)
+    for group, key, plain in _SAID_IF_NOT:
+        if isinstance(out.get(group), dict) and out[group].get(key, plain) == plain:    # so, too
+            out[group] = {k: v for k, v in out[group].items() if k != key}
+    if out.get("task", {}).get("_target_") == "lipfw.task.clean.Clean" and "target" not in out["task"]:
+        out["task"].pop("seed", None)       # nothing is drawn
+    fit = out.get("fit")
+    if isinstance(fit, dict) and "holdout" not in (fit.get("pick"), fit.get("stop")):
+        fit.pop("held_out", None)
     return out
 
 

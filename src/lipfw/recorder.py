@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 from pytorch_lightning.loggers import Logger
+from torch import Tensor
 
 from lipfw.fit.restoration import Restoration
 from lipfw.fit.rounds import IterativePruning
@@ -16,7 +17,9 @@ _KINDS = ("peak", "picked", "final")
 
 
 class Recorder(Records):
-    """The records, and restored/round_NN.png; `pictures` belong to the module's problems, one each."""
+    """The records, and restored/round_NN.png, with _step_NNNNN for pictures of the way to it; `pictures` belong to the
+    module's problems, one each.
+    """
 
     reported = ("loss", *(f"{m}_{k}" for m in ("psnr", "ssim", "mse") for k in _KINDS), "step_peak", "step_picked")
 
@@ -24,22 +27,36 @@ class Recorder(Records):
         super().__init__(folder, pruning, about)
         self.pictures = list(pictures)
 
-    def picture_name(self, round_: int, index: int) -> str:
-        """Return the name of a round's picture: restored/round_07.png, with the picture's name if there are several."""
-        return f"restored/round_{round_:02d}{self.suffix(index)}.png"
+    def picture_name(self, round_: int, index: int, step: int | None = None) -> str:
+        """Return the name of a round's picture: restored/round_07.png, with the picture's name if there are several.
+
+        A step's is restored/round_07_step_00500.png.
+        """
+        of_step = f"_step_{step:05d}" if step is not None else ""
+        return f"restored/round_{round_:02d}{of_step}{self.suffix(index)}.png"
 
     def suffix(self, index: int) -> str:
         """Return what tells the files of several pictures apart: -NAME, cut where file systems would refuse it."""
         return f"-{short(self.pictures[index].name)}" if len(self.pictures) > 1 else ""
 
-    def files(self, round_: int) -> list[Path]:
-        return [self.folder / self.picture_name(round_, i) for i in range(len(self.pictures))]
+    def files(self, round_: Mapping, module: Restoration) -> list[Path]:
+        steps = [None, *(s for s in sorted(module.keep) if round_["step_first"] <= s <= round_["step_last"])]
+        return [self.folder / self.picture_name(round_["round"], i, s)
+                for s in steps for i in range(len(self.pictures))]
+
+    def on_train_batch_end(self, trainer, module: Restoration, outputs, batch, batch_idx) -> None:
+        kept, module.kept = module.kept, []
+        for step, pictures in kept:
+            self._write_pictures(trainer.current_epoch, pictures, step)
+        super().on_train_batch_end(trainer, module, outputs, batch, batch_idx)
 
     def write(self, round_: int, module: Restoration) -> None:
+        self._write_pictures(round_, module.pictures("picked"))
+
+    def _write_pictures(self, round_: int, pictures: Sequence[Tensor], step: int | None = None) -> None:
         (self.folder / "restored").mkdir(exist_ok=True)
-        for i, x in enumerate(module.pictures("picked")):
-            p = self.pictures[i]
-            write_png(self.folder / self.picture_name(round_, i), x.cpu(), alpha_like(p, x.shape), p.bits)
+        for i, (p, x) in enumerate(zip(self.pictures, pictures, strict=True)):
+            write_png(self.folder / self.picture_name(round_, i, step), x.cpu(), alpha_like(p, x.shape), p.bits)
 
     def log_files(self, logger: Logger, record: Mapping) -> None:
         if not hasattr(logger, "log_image"):

@@ -41,8 +41,8 @@ class Records(pl.Callback):
         """Weights are removed in some round; else there are no tickets."""
         return min(self.pruning.densities) < 1
 
-    def files(self, round_: int) -> list[Path]:
-        """Return the files of a round that a subclass has written."""
+    def files(self, round_: Mapping, module: Stepped) -> list[Path]:
+        """Return the files that a subclass has written of a round that is done, by its record."""
         return []
 
     def write(self, round_: int, module: Stepped) -> None:
@@ -60,7 +60,7 @@ class Records(pl.Callback):
         rounds = [r for r in read_jsonl(self.rounds) if r["round"] < round_]
         steps = [r for r in read_jsonl(self.steps) if (r["round"], r["step"]) <= (round_, step)]
         spans = [(r["step_first"] - 1, r["step_last"]) for r in rounds] + [(min(module.begin, step), step)]
-        self._check(round_, rounds, sum(module.records_between(*span) for span in spans), steps)
+        self._check(round_, module, rounds, sum(module.records_between(*span) for span in spans), steps)
         write_jsonl(self.rounds, rounds)
         write_jsonl(self.steps, steps)
         self._since = time.monotonic()
@@ -113,9 +113,9 @@ class Records(pl.Callback):
     def load_state_dict(self, state: dict) -> None:
         self.seconds = state["seconds"]
 
-    def _check(self, round_: int, rounds: list[dict], recorded: int, steps: list[dict]) -> None:
+    def _check(self, round_: int, module: Stepped, rounds: list[dict], recorded: int, steps: list[dict]) -> None:
         """Raise InputError if something is gone that a checkpoint counts on: it would be missing from the result."""
-        files = [f for r in range(round_) for f in self.files(r)]
+        files = [f for r in rounds for f in self.files(r, module)]
         if self.prunes and round_:
             files += [self.folder / "tickets" / f"round_{r:02d}.safetensors" for r in range(round_)]
         gone = [f for f in files if not f.is_file()]

@@ -117,7 +117,7 @@ def with_network(cfg: dict, options: dict) -> dict:
 
 def of_finalist(cfg: dict, options: dict, steps: int, folder: Path) -> dict:
     """Return the config of a finalist's fit, a dense run below the `folder` of the run that searches."""
-    fit = {**cfg["fit"], "steps": steps, "stop": None, "pick": "last", "batch_seeds": 1}
+    fit = {**cfg["fit"], "steps": steps, "stop": None, "pick": "last", "minutes": None, "batch_seeds": 1}
     if "smoothing" in fit:      # else its restoration is a mean already
         fit["smoothing"] = _SMOOTHING
     return {**with_network(cfg, options), "fit": fit, "pruner": {"_target_": "lipfw.pruner.none.Dense"},

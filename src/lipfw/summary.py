@@ -38,7 +38,7 @@ def rounds_table(result: dict) -> Table:
     table = numbers([*columns, "step", "time"], (
         "PSNR in dB: best step (peak, an oracle), picked without the clean picture, last; SSIM and step of the picked"
         + "; MSE: its mean squared error in [-1, 1]" * generated
-        if known else "step: the one picked, of those done where the rule stopped the fit"))
+        if known else "step: the one picked, of those done where the fit ended early"))
     for r in result["rounds"]:
         star = "*" if r["round"] == result["best_round"] else " "
         cells = [f"{star}{r['round']}", f"{r['sparsity']:.2%}", f"{r['params_left']:,}", f"{r['loss']:.3e}"]
@@ -62,6 +62,11 @@ def closing(folder: Path, result: dict) -> str:
         by_picture = result["rounds"][oracle]
         lines.append(f"best round by the clean picture: {oracle} ({by_picture['sparsity']:.1%} sparse, "
                      f"{by_picture['psnr_picked']:.2f} dB)")
+    timed = [r for r in result["rounds"] if r.get("stopped_by") == "time"]
+    if timed:
+        lines.append(f"time ended {len(timed)} of {len(result['rounds'])} rounds, after "
+                     f"{min(r['step_last'] for r in timed):,} steps or more (fit.minutes="
+                     f"{result['config']['fit']['minutes']:g})")
     lines += tickets_used(result)
     return "\n".join([*lines, f"{folder}/: restored.png, compare.png, rounds.jsonl, result.json"])
 

@@ -75,8 +75,9 @@ def log_result(logger: Logger, folder: Path, result: Mapping) -> None:
     rounds, best = result["rounds"], result["rounds"][result["best_round"]]
     columns = [c for c in _IN_TABLE if c in best]
     if hasattr(logger, "log_table"):
-        logger.log_table("tickets", columns=[*columns, "chosen"],
-                         data=[[*(r[c] for c in columns), r is best] for r in rounds])
+        with _staged_in(folder):
+            logger.log_table("tickets", columns=[*columns, "chosen"],
+                             data=[[*(r[c] for c in columns), r is best] for r in rounds])
     if hasattr(logger.experiment, "summary"):       # what runs are sorted and compared by
         chosen = {f"best/{c}": best[c] for c in columns} | {f"degraded/{k}": v for k, v in result["degraded"].items()}
         logger.experiment.summary.update({k: v for k, v in chosen.items() if v is not None})

@@ -98,8 +98,8 @@ class SampleRecorder(Records):
             (self.folder / "samples").mkdir(exist_ok=True)
             write_png(self.folder / f"samples/round_{trainer.current_epoch:02d}_step_{step:06d}.png", grid(pictures))
 
-    def files(self, round_: int) -> list[Path]:
-        return [self.folder / f"samples/round_{round_:02d}.png"]
+    def files(self, round_: Mapping, module: Adversarial) -> list[Path]:
+        return [self.folder / f"samples/round_{round_['round']:02d}.png"]
 
     def write(self, round_: int, module: Adversarial) -> None:
         (self.folder / "samples").mkdir(exist_ok=True)

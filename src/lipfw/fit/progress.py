@@ -1,4 +1,6 @@
 """What a person sees while a fit runs: how long it will take, a bar, a line per round."""
+import math
+
 import pytorch_lightning as pl
 import torch
 from rich.console import Console
@@ -32,7 +34,9 @@ class FitProgress(pl.Callback):
         seconds, note = module.estimate(densities)
         rounds, steps = len(densities), self.pruning.steps(module)[trainer.current_epoch:]
         done = module.step_in_round and module.step_in_round - module.begin     # of the running round's steps
-        total = sum(s * n for s, n in zip(seconds, steps, strict=True)) - seconds[0] * done
+        most = module.budget.seconds or math.inf
+        total = min(seconds[0] * (steps[0] - done), most - module.budget.used)
+        total += sum(min(s * n, most) for s, n in zip(seconds[1:], steps[1:], strict=True))
         kind = module.device.type
         where = torch.cuda.get_device_name(module.device) if kind == "cuda" else kind.upper()
         span = f"{seconds[0]:.3g} s" if seconds[-1] == seconds[0] else f"{seconds[0]:.3g} to {seconds[-1]:.3g} s"

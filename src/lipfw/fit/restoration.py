@@ -6,10 +6,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from lipfw.errors import InputError, choice, number, whole
+from lipfw.errors import InputError, choice, number, step_or_percentage, steps_of, whole
 from lipfw.fit.eager import Eager, pictures_and_loss
 from lipfw.fit.estimate import seconds_of_rounds
 from lipfw.fit.evaluation import mse, psnr, ssim
+from lipfw.fit.holdout import held_out
 from lipfw.fit.langevin import WeightNoise
 from lipfw.fit.latent import Latent, TwoPlayers
 from lipfw.fit.objectives import OBJECTIVES, buckets, total_variation
@@ -19,6 +20,7 @@ from lipfw.fit.stopping import RULES, make_rule
 from lipfw.mask import Mask
 from lipfw.prior.prior import Prior
 from lipfw.problem import Problem
+from lipfw.streams import stream
 
 _LOSS_TAIL = 100    # a round's loss is the mean over its last steps: one step's is noisy
 PRECISIONS = ("32", "bf16")
@@ -33,14 +35,17 @@ class Restoration(Stepped):
     The restoration at step t is the running average of the outputs, x_t = s x_{t-1} + (1 - s) f_t with s = `smoothing`
     (x_1 = f_1), or the output itself for s = 0. Three of them are kept: `peak` (the recorded step with the best PSNR:
     an oracle), `picked` and `final`. What is picked is said by a rule that looks at the raw outputs and at no clean
-    picture: `pick` is wmv or emv, and emv gives its own average of the outputs. With `stop` the rule ends the round
-    once its pick stands, at the next recorded step; the rule that stops is the one that picks.
+    picture: `pick` is wmv or emv, and emv gives its own average of the outputs; or holdout, which leaves a part
+    `held_out` of the measurement out of the loss and picks the step whose restoration agrees best with it. With `stop`
+    the rule ends the round once its pick stands, at the next recorded step; the rule that stops is the one that picks.
+    A round also ends once it has taken `minutes`, after the step that is being done.
     A prior whose code is sought (`prior.fits` is "code") has its codes fitted instead of its weights, all pictures in
     one batch, from `restarts` starts each, of which the one with the smallest loss counts at each step. Its range
     leaves little room for noise, so that the last step is what is picked there, unless `pick` says otherwise.
     `objective` is what is made small of the residual A(f) - y: "ls" its square; "fourth" its fourth power, which the
     published inpainting script minimises by a slip; "mom", for codes alone, plays the median-of-means game over buckets
     of `bucket` measurements (`latent.TwoPlayers`). To it `tv` times the mean total variation of the picture is added.
+    The restorations of the steps in `keep`, numbers or percentages of `steps`, are handed to callbacks in `kept`.
     With `precision` bf16 the network computes in bfloat16; loss, optimiser and averages stay in float32.
     """
 
@@ -53,8 +58,10 @@ class Restoration(Stepped):
                  smoothing: float = 0.99, target: str = "degraded", pick: str | None = None, stop: str | None = None,
                  window: int = 100, patience: int = 1000, log_every: int = 10, steps_per_batch: int = 50,
                  kernel: str = "auto", precision: int | str = 32, objective: str = "ls", restarts: int = 1,
-                 bucket: int = 20, tv: float = 0.0):
-        super().__init__(steps, log_every, steps_per_batch)
+                 bucket: int = 20, tv: float = 0.0, held_out: float = 0.03, minutes: float | None = None,
+                 keep: Sequence[int | str] = ()):
+        super().__init__(steps, log_every, steps_per_batch, minutes)
+        self.keep = _kept(keep, self.steps)
         if prior.fits == "nothing":
             raise InputError("prior=none has nothing to fit and is for fit=baseline; use e.g. prior=skip")
         self.lr = number("fit.lr", lr, 0, 10, open_low=True)
@@ -68,7 +75,7 @@ class Restoration(Stepped):
         window, patience = (whole("fit.window", window, least=2, most=MOST),
                             whole("fit.patience", patience, least=1, most=MOST))
         window = min(window, self.steps + 1)    # one that is never full takes no more memory than the steps need
-        rules = [choice(f"fit.{name}", rule, RULES[:2] if name == "stop" else RULES)
+        rules = [choice(f"fit.{name}", rule, RULES[:-1] if name == "stop" else RULES)
                  for name, rule in {"stop": stop, "pick": pick}.items() if rule is not None]
         if len(set(rules)) > 1:
             raise InputError(f"fit.stop={stop} also picks, and fit.pick={pick} asks for another rule; use one rule for "
@@ -90,6 +97,7 @@ class Restoration(Stepped):
         self.latent = prior.fits == "code"
         self._prepare_search(objective, restarts, bucket)
         rule = rules[0] if rules else "last" if self.latent else self.rule_by_default
+        self._hold_out(number("fit.held_out", held_out, 0, 0.5, open_low=True), rule)
         self.rule = make_rule(rule, [p.shape for p in problems], window, patience)
         self.mask: Mask | None = None                       # None: dense
         self.stepper: Eager | None = None                   # made when a step is due
@@ -121,6 +129,19 @@ class Restoration(Stepped):
         self.objective = OBJECTIVES["ls" if game else objective]
         self.game = game
 
+    def _hold_out(self, fraction: float, rule: str) -> None:
+        """Choose the measured values that the loss leaves out, if the rule watches those."""
+        self.holds_out = rule == "holdout"
+        if self.holds_out and self.latent:
+            raise InputError("fit.pick=holdout leaves measured values out of the fit of weights, and this prior's code "
+                             "is sought; use fit.pick=last")
+        for i, p in enumerate(self.problems if self.holds_out else ()):
+            y = p.measurement
+            places = held_out(p.operator, y, fraction, stream(self.prior.seed, f"held out {p.name}"))
+            fitted = torch.ones(y.numel()).index_fill_(0, places, 0.0).view(y.shape).to(y.device)
+            self.register_buffer(f"held{i}", places.to(y.device), persistent=False)     # they follow from the seed
+            self.register_buffer(f"fitted{i}", fitted, persistent=False)
+
     # --- what Lightning calls
 
     def configure_optimizers(self):
@@ -147,11 +168,18 @@ class Restoration(Stepped):
 
     def loss(self, output: Tensor, index: int) -> Tensor:
         """Return the objective's mean over the measurements of one picture, divided by the number of pictures."""
-        residual = self.operators[index](output) - getattr(self, f"target{index}")
-        value = self.objective(residual)[0]
+        residual, share = self.residual(output, index), 1.0
+        if self.holds_out:      # the mean is over the others
+            residual = residual * getattr(self, f"fitted{index}")
+            share = 1 - len(getattr(self, f"held{index}")) / residual.numel()
+        value = self.objective(residual)[0] / share
         if self.tv:
             value = value + self.tv * total_variation(output)[0]
         return value / len(self.problems)
+
+    def residual(self, output: Tensor, index: int) -> Tensor:
+        """Return A(x) - y of one picture."""
+        return self.operators[index](output) - getattr(self, f"target{index}")
 
     def penalty(self, made: Tensor) -> Tensor | float:
         """Return what is added to the objective (starts, pictures) of pictures (starts, pictures, C, H, W)."""
@@ -205,10 +233,11 @@ class Restoration(Stepped):
         self.now.fill_(self.step + 1)
         outputs, loss = self.stepper.step(self.step)
         self.step += 1
-        if not self.to_record:
-            return None
-        record = self.record(outputs, loss)
-        self.stopped = self.stops and bool(self.rule.over(self.now - self.begun))
+        if self.step in self.keep:
+            self.kept.append((self.step, [x.clone() for x in self.pictures("final")]))
+        record = self.record(outputs, loss) if self.to_record else None
+        if record is not None and self.stops and bool(self.rule.over(self.now - self.begun)):
+            self.stop("rule")
         return record
 
     @property
@@ -231,6 +260,9 @@ class Restoration(Stepped):
         share = self.share()
         for i, output in enumerate(outputs):
             getattr(self, f"average{i}").lerp_(output, share)
+        if self.rule.watches == "residuals":
+            outputs = [self.residual(x, i).flatten().index_select(0, getattr(self, f"held{i}"))
+                       for i, x in enumerate(self.pictures("final"))]
         better = self.rule.update(outputs, done)
         self._keep("picked", self.rule.pictures(self.pictures("final")), better)
         self.recent.index_copy_(0, (done % _LOSS_TAIL).view(1), loss.view(1))
@@ -350,9 +382,19 @@ class Restoration(Stepped):
         out |= {k: sum(e[k] for e in each) / len(each) for k in each[0]}
         out |= {"step_peak": peak_step, "step_picked": self.begin + int(self.rule.step), "step_first": self.begin + 1,
                 "step_last": self.step}
+        if self.stopped_by is not None:
+            out["stopped_by"] = self.stopped_by
         if len(each) > 1:
             out["images"] = {p.name: e for p, e in zip(self.problems, each, strict=True)}
         return out
+
+
+def _kept(keep: Sequence[int | str], steps: int) -> frozenset[int]:
+    """Return the steps that are kept of a round, of numbers and percentages. Raises InputError for those it has not."""
+    if isinstance(keep, str) or not isinstance(keep, Sequence):
+        raise InputError(f"fit.keep must be a list of steps, e.g. [100,500] or [5%,50%], got {keep!r}")
+    asked = [steps_of(step_or_percentage("fit.keep", one), steps) for one in keep]
+    return frozenset(whole("each of fit.keep", step, least=1, most=steps) for step in asked)
 
 
 def known(operator: nn.Module, y: Tensor) -> Tensor:

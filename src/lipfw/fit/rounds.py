@@ -116,7 +116,7 @@ class IterativePruning(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if self.start is None:
             raise InputError(f"round 0 was stopped at step {module.step}, before pruner.rewind_step="
-                             f"{self.rewind_step}; use an earlier step, or fit.stop=null")
+                             f"{self.rewind_step}; use an earlier step, or fit.stop=null and fit.minutes=null")
         self.losses.append(module.round_loss())
         trainer.should_stop = self.ended
 

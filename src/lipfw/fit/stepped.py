@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 import pytorch_lightning as pl
 from torch import Tensor
 
-from lipfw.errors import InputError, whole
+from lipfw.errors import InputError, number, whole
+from lipfw.fit.budget import Budget
 from lipfw.interrupt import asked
 
 MOST = 10 ** 9      # steps: what numbers on the device, and Lightning's, take
@@ -17,6 +18,7 @@ class Stepped(pl.LightningModule):
     subclass does the steps, in `fit_step`, which returns numbers in the order of `recorded` for a step to record;
     `settle` is called before anything looks at what the steps have left.
 
+    A round that has taken `minutes` ends after the step that is being done.
     A fit whose state is kept (`resumable`: a callback sees to that) ends a batch at once when its process is to stop.
     """
 
@@ -25,7 +27,7 @@ class Stepped(pl.LightningModule):
     shorter = "fit.steps="              # options that make a fit take less time
     cpu_only = False                    # a GPU, if there is one, is of no use
 
-    def __init__(self, steps: int, log_every: int, steps_per_batch: int):
+    def __init__(self, steps: int, log_every: int, steps_per_batch: int, minutes: float | None = None):
         super().__init__()
         self.automatic_optimization = False
         self.steps = whole("fit.steps", steps, least=1, most=MOST)
@@ -34,10 +36,14 @@ class Stepped(pl.LightningModule):
         self.begin = 0                                      # the step that the round began after
         self.step = 0                                       # steps done, counted from the start of round 0's
         self.stopped = False                                # before all steps are done
+        self.stopped_by: str | None = None                  # then: rule, time, ...
+        self.budget = Budget(None if minutes is None else 60 * number("fit.minutes", minutes, 0, 1e6, open_low=True))
         self.resumable = False
         self.cut = 0                                        # batches of this round that a request to stop has ended
         self.after_step: list[Callable[[int], None]] = []   # called with the number of steps done
         self.records: list[dict] = []                       # of the last batch, read by callbacks at its end
+        self.keep: frozenset[int] = frozenset()             # steps whose pictures are kept, too
+        self.kept: list[tuple[int, list[Tensor]]] = []      # those of the last batch, taken by callbacks at its end
 
     def fit_step(self) -> Tensor | None:
         """Do one optimisation step and count it; returns the recorded numbers of the step if it is one to record."""
@@ -56,13 +62,19 @@ class Stepped(pl.LightningModule):
         """Return what a round has come to, in a line."""
         raise NotImplementedError
 
+    def stop(self, why: str) -> None:
+        """End the round after the step that is being done."""
+        if not self.round_over:
+            self.stopped, self.stopped_by = True, why
+
     def settle(self) -> None:
         """Bring networks and optimisers up to date, whatever does the steps."""
 
     def reset(self, begin: int = 0) -> None:
         """Start a round after step `begin`."""
         self.begin = self.step = begin
-        self.stopped, self.cut = False, 0
+        self.stopped, self.stopped_by, self.cut = False, None, 0
+        self.budget.restart()
 
     # --- what Lightning calls
 
@@ -76,6 +88,7 @@ class Stepped(pl.LightningModule):
 
     def training_step(self, batch, batch_idx) -> None:
         pending = []
+        self.budget.start()
         for _ in range(self.steps_per_batch):
             if self.round_over:     # the batches that a round has left over do nothing
                 break
@@ -85,6 +98,8 @@ class Stepped(pl.LightningModule):
             record = self.fit_step()
             if record is not None:
                 pending.append((self.step, record))
+            if self.budget.over:
+                self.stop("time")
             for hook in self.after_step:
                 hook(self.step)
         if self.round_over:
@@ -99,11 +114,15 @@ class Stepped(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint["round"] = {"step": self.step, "begin": self.begin, "stopped": self.stopped, "cut": self.cut,
-                               "steps_per_batch": self.steps_per_batch}     # Lightning counts the batches of a round
+                               "steps_per_batch": self.steps_per_batch,     # Lightning counts the batches of a round
+                               "stopped_by": self.stopped_by}
+        if self.budget.seconds is not None:
+            checkpoint["used"] = self.budget.used
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         for name, value in checkpoint["round"].items():
             setattr(self, name, value)
+        self.budget.restart(checkpoint.get("used", 0.0))
 
     # --- where the round is
 

@@ -4,24 +4,28 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-RULES = ("wmv", "emv", "last")      # the last one never ends a fit
+RULES = ("wmv", "emv", "holdout", "last")      # the last one never ends a fit
 
 
 def make_rule(name: str, shapes: Sequence[torch.Size], window: int, patience: int) -> "Rule":
-    """Return the rule that picks a step for pictures of these shapes: wmv, emv or last."""
+    """Return the rule that picks a step for pictures of these shapes: wmv, emv, holdout or last."""
     if name == "last":
         return Last(patience)
+    if name == "holdout":
+        return HeldOutError(patience)
     if name == "emv":
         return MovingVariance(shapes, patience)
     return WindowedVariance(sum(torch.Size(s).numel() for s in shapes), window, patience)
 
 
 class Rule(nn.Module):
-    """Pick the step where a variance of the outputs is smallest; a subclass says which, in `update`.
+    """Pick the step where a variance of what is watched is smallest; a subclass says which, in `update`.
 
     The pick stands once the minimum has not improved for `patience` steps. All state is in buffers, so that it is
     checkpointed and nothing is read back from the device.
     """
+
+    watches = "outputs"     # or "residuals": of the measured values that the loss leaves out
 
     def __init__(self, patience: int):
         super().__init__()
@@ -145,6 +149,34 @@ class MovingVariance(Rule):
     def pictures(self, averages: Sequence[Tensor]) -> Sequence[Tensor]:
         """Return the moving averages (1, C, H, W) of the outputs."""
         return [getattr(self, f"mean{i}") for i in range(self.count)]
+
+
+class HeldOutError(Rule):
+    """Pick the step whose restoration agrees best with the measured values that the loss leaves out.
+
+    Their mean squared error is that of the restoration there plus the noise's, which no step can know: it rises once
+    the fit begins to follow the noise. It is smoothed, e_t = e_{t-1} + RATE (r_t - e_{t-1}) (e_1 = r_1), and compared
+    from step FIRST on.
+    Source: Ding, Qin, Jiang, Zhou, Zhu, A validation approach to over-parameterized matrix and image recovery, 2022.
+    """
+
+    RATE, FIRST = 0.1, 50
+    watches = "residuals"
+
+    def __init__(self, patience: int = 1000):
+        super().__init__(patience)
+        self.register_buffer("error", torch.tensor(0.0, dtype=torch.float64))
+
+    def reset(self) -> None:
+        super().reset()
+        self.error.zero_()
+
+    def update(self, outputs: Sequence[Tensor], step: Tensor) -> Tensor:
+        """Take the residuals, at the values left out, of the restoration after a step; returns as any rule does."""
+        error = torch.cat([r.flatten() for r in outputs]).double().square().mean()
+        smooth = torch.where(step == 1, error, self.error.lerp(error, self.RATE))
+        self.error.copy_(smooth)
+        return self.pick(smooth, step, step >= self.FIRST)
 
 
 def rises(losses: Sequence[float]) -> int:

@@ -53,7 +53,7 @@ def disk_of(job: Job, cfg: DictConfig, pictures: Sequence[Picture] | None) -> Di
         of_rounds, once, shown = _sheets(module, job) if pictures is None else _restored(job, pictures)
     several = len(pictures) if pictures is not None and len(pictures) > 1 else 0
     lines = records * _STEP + 2 * rounds * (_ROUND + several * _PER_PICTURE) + _TEXT
-    done = tickets + rounds * of_rounds + once + lines
+    done = tickets + rounds * (1 + len(module.keep)) * of_rounds + once + lines
     if job.search is not None:      # finalists leave what a dense run does
         finalist = of_rounds + once + (job.search.finalist_steps // module.log_every + 1) * _STEP + 2 * _ROUND + _TEXT
         done += job.search.candidates * _CANDIDATE + job.search.finalists * finalist * (job.search.finalists > 1)

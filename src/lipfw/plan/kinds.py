@@ -14,8 +14,8 @@ from lipfw.plan.blank import load, stand_in
 
 # options that change what a step gives, and not how much it takes; the picture itself is one
 _VALUES = {
-    "task": {"sigma", "missing", "mask", "per_channel", "noise", "outlier", "corruption", "corrupted", "border",
-             "downsample", "seed"},
+    "task": {"sigma", "missing", "mask", "target", "per_channel", "noise", "outlier", "corruption", "corrupted",
+             "border", "downsample", "seed"},
     "prior": {"jitter", "seed", "redraw"},
     "pruner": {"seed", "exempt", "scores", "doubled", "draws", "steps"},
     "fit": {"lr", "smoothing", "target", "penalty", "drift", "mirror", "seed", "sigma", "steps_per_batch",
@@ -23,8 +23,8 @@ _VALUES = {
     "trainer": {"checkpoint_seconds", "progress"},
 }
 # and those of a fit that say how many steps there are, or which count, and not what one takes
-_HOW_MANY = {"steps", "epochs", "log_every", "judge_every", "pick", "stop", "window", "patience",
-             "batch_seeds"}
+_HOW_MANY = {"steps", "epochs", "log_every", "judge_every", "keep", "pick", "stop", "window", "patience",
+             "held_out", "minutes", "batch_seeds"}
 
 
 @dataclass

@@ -109,6 +109,8 @@ class Planner:
         pruning.plan(module)
         network, densities, steps = pruning.network(module), pruning.densities, pruning.steps(module)
         remarks = [] if cfg.fit.get("stop") is None else ["fit.stop ends rounds early"]
+        remarks += [] if cfg.fit.get("minutes") is None else [
+            f"fit.minutes={cfg.fit.minutes:g} may end rounds early; all steps are counted"]
         remarks += ["fit=baseline computes on the CPU, also where there is a GPU"] if module.cpu_only else []
         remarks += [] if pruning.pruner.stop is None else ["pruner.stop ends runs early"]
         searched = 0 if job.search is None else job.search.fitted

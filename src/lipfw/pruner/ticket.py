@@ -1,5 +1,6 @@
 """Replay the tickets of an earlier run, on the same or another picture, task and seed."""
 import json
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -103,6 +104,22 @@ class Replay(Pruner):
         return [{"file": str(p), "found": {n: t.about.get(n, "") for n in _FOUND}
                  | {"sparsity": round(t.mask.sparsity, 6)}, **whole}
                 for p, t in zip(self.paths, self.tickets, strict=True)]
+
+
+def best_ticket(path) -> Path:
+    """Return the file of one ticket: the path itself, or of a run that of its best round.
+
+    Raises InputError where there is none, or no telling which.
+    """
+    files = tickets_in(path)
+    if len(files) == 1:
+        return files[0]
+    try:
+        best = json.loads((files[0].parent.parent / "result.json").read_text())["best_round"]
+        return next(f for f in files if f.stem == f"round_{best:02d}")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, StopIteration):
+        raise InputError(f"{path} has {len(files)} tickets and no result that says which is the best; name one of "
+                         f"them, e.g. {files[-1]}") from None
 
 
 def differing_head(mask: Mask, network: nn.Module) -> str | None:

@@ -36,7 +36,8 @@ class Run:
 
     `found` tells where the replayed tickets were found. The option `pruner.path` then names what found them and not
     where they lie, and their seed is one of `seeds`: replays of tickets that differ in their seeds are one group.
-    `ended` says why a run has fewer rounds than planned, if its pruner could not go on.
+    `ended` says why a run has fewer rounds than planned, if its pruner could not go on. `device` is `cpu` or a GPU's
+    name, None of older runs.
     """
 
     folder: Path
@@ -49,6 +50,12 @@ class Run:
     degraded: Mapping[str, float | None]
     found: Sequence[Origin] = ()
     ended: str | None = None
+    device: str | None = None
+
+    def place(self, round_: int) -> float:
+        """Return the sparsity that a round is compared at: that which the ticket was found with, of one replayed."""
+        told = self.found[0].sparsities if len(self.found) == 1 else ()
+        return told[round_] if round_ < len(told) else self.rounds[round_]["sparsity"]
 
     @property
     def generator(self) -> bool:
@@ -89,8 +96,7 @@ def read_runs(folders: Iterable[Path]) -> Runs:
         try:
             run = read_run(folder)
         except (ValueError, OSError) as e:
-            reason = f"{e.strerror}: {Path(e.filename).name}" if isinstance(e, OSError) and e.filename else str(e)
-            runs.unreadable.append((folder, reason))
+            runs.unreadable.append((folder, reason(e)))
         else:
             (runs.finished if isinstance(run, Run) else runs.unfinished).append(run)
     return runs
@@ -144,7 +150,12 @@ def read_run(folder: Path) -> Run | Unfinished:
         # the run's name tells apart what its first seed does not: task.seed, prior.seed
         seeds |= {"ticket.seed": [o.seed for o in found], "ticket.run": [o.run for o in found]}
     return Run(folder, "-".join(label_parts(OmegaConf.create(config))[:-1]), options, seeds,
-               config.get("protocol") or {}, rounds, best, degraded, found, result.get("ended"))
+               config.get("protocol") or {}, rounds, best, degraded, found, result.get("ended"), result.get("device"))
+
+
+def reason(error: Exception) -> str:
+    """Return why a run cannot be read."""
+    return f"{error.strerror}: {Path(error.filename).name}" if getattr(error, "filename", None) else str(error)
 
 
 def natural(text: str) -> list:

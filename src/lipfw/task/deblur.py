@@ -1,6 +1,7 @@
 """Deblurring by a known kernel: y = clip(k * x + n), n Gaussian."""
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from kornia.filters import get_gaussian_kernel2d, get_motion_kernel2d
@@ -21,21 +22,24 @@ class Deblur:
 
     `kernel` is "gaussian", of standard deviation `sigma` on `size` x `size` pixels (None: all within 4 sigma), or
     "motion", a line of `length` pixels at `angle` degrees, counter-clockwise, or the file of a grey picture of the
-    kernel. Sums are brought to 1. Edges are as in `Blur`. The measurement is clipped to [0, 1] and not quantised. A
-    picture that is degraded already is taken as it is: blurred by that kernel, and `noise` is not used.
+    kernel, or an array (h, w) of its weights. Sums are brought to 1. Edges are as in `Blur`. The measurement is clipped
+    to [0, 1] and not quantised. A picture that is degraded already is taken as it is: blurred by that kernel, and
+    `noise` is not used.
     Source: sigma 1.6 on 25 x 25 pixels with noise of sqrt(2) grey levels is the standard case of the literature (NCSR,
     Dong et al. 2013; RED, Romano et al. 2017; DeepRED, Mataev et al. 2019).
     """
 
-    def __init__(self, kernel: str = "gaussian", sigma: float = 1.6, size: int | None = 25, length: int = 9,
-                 angle: float = 45, noise: float = math.sqrt(2), seed: int = 0):
+    def __init__(self, kernel: str | np.ndarray | Tensor = "gaussian", sigma: float = 1.6, size: int | None = 25,
+                 length: int = 9, angle: float = 45, noise: float = math.sqrt(2), seed: int = 0):
         self.noise = number("task.noise", noise, 0, 255, hint="it is in grey levels of 255")
         self.seed = whole("task.seed", seed, least=0)
         sigma = number("task.sigma", sigma, 0, 1000, open_low=True, hint="it is in pixels")
         size = 2 * math.ceil(4 * sigma) + 1 if size is None else _odd("task.size", size)
         length = _odd("task.length", length, least=3)
         angle = number("task.angle", angle, -360, 360, hint="it is in degrees")
-        if kernel == "gaussian":
+        if isinstance(kernel, (np.ndarray, Tensor)):
+            self.kernel = _from_array(kernel)
+        elif kernel == "gaussian":
             self.kernel = get_gaussian_kernel2d((size, size), (sigma, sigma))[0]
         elif kernel == "motion":
             self.kernel = get_motion_kernel2d(length, angle, mode="bilinear")[0]
@@ -71,5 +75,23 @@ def _from_file(path) -> Tensor:
     kernel = read(path, 1001 * 1001, option="task.kernel").pixels.mean(1)[0]
     if not kernel.any():
         raise InputError(f"task.kernel={path} is all black; what is bright in it is the kernel")
+    return _normal(kernel)
+
+
+def _from_array(values: np.ndarray | Tensor) -> Tensor:
+    """Return the kernel of weights (h, w)."""
+    try:
+        kernel = torch.as_tensor(values).detach().cpu().float()
+    except TypeError:       # of objects
+        kernel = torch.zeros(0)
+    good = kernel.dim() == 2 and 0 < max(kernel.shape) <= 1001 and kernel.numel() and torch.isfinite(kernel).all()
+    if not good or kernel.min() < 0 or not kernel.any():
+        raise InputError(f"kernel= must be an array (h, w) of weights, finite, not negative and not all 0, at most "
+                         f"1001 a side, got {tuple(values.shape)} of {values.dtype}")
+    return _normal(kernel)
+
+
+def _normal(kernel: Tensor) -> Tensor:
+    """Return a kernel with a sum of 1 and odd sides."""
     h, w = kernel.shape
     return F.pad(kernel / kernel.double().sum().float(), (0, 1 - w % 2, 0, 1 - h % 2))
