@@ -35,8 +35,8 @@ TOP = ("scale", "name", "out", "max_failures")      # options of the study itsel
 class Planned:
     """A run of a stage: its overrides, the same as option -> text in `values`, and the run whose tickets it replays.
 
-    `values` also has what the replayed run's stage sweeps, as `of.OPTION`, and `of`, that stage; `sparsity` is that of
-    the single ticket that is replayed, None: all of them.
+    `values` also has what the replayed run's stage sweeps, and what its own is across, as `of.OPTION`, and `of`, that
+    stage; `sparsity` is that of the single ticket that is replayed, None: all of them.
     """
 
     stage: str
@@ -109,6 +109,8 @@ class Stages:
 
     def _wanted(self, cell: Sequence[str]) -> list[str]:
         """Return the user's overrides that a run takes: choices of groups, and options that its groups have."""
+        if not self._given:
+            return []
         config, wanted = self._config(cell), []
         for key, override in self._given.items():
             group, _, rest = key.lstrip("+~").partition(".")
@@ -136,7 +138,8 @@ class Stages:
             found = [f for f in self.cells[source]
                      if all(f.values.get(k) == str(v) for k, v in (stage.get("where") or {}).items())]
             for f in _agreeing(found, values, stage.get("across") or (), f"stage {name} of {source}"):
-                swept = {f"of.{k}": f.values[k] for k in _swept(self.cells[source]) if k in f.values}
+                swept = {f"of.{k}": f.values[k] for k in (*_swept(self.cells[source]), *(stage.get("across") or ()))
+                         if k in f.values}
                 for s in [sparsities] if not isinstance(sparsities, list) else sparsities:
                     at = {} if s is None else {"of.sparsity": str(s)}
                     runs.append(Planned(name, tuple(overrides), {**values, "of": source, **swept, **at}, f, s))

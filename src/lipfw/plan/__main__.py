@@ -150,10 +150,6 @@ def _study(view: View, planner: Planner) -> int:
         done.append(figure)
     view.out.print(figures_table(done))
     view.out.print()
-    for figure in done:
-        if figure.remarks:
-            view.out.print(f"{figure.name}: {'; '.join(figure.remarks)}")
-    view.out.print()
     view.out.print(figure_hours_table(done, view.devices, view.utilisation, view.floor))
     view.out.print()
     view.sums([w for figure in done for w in figure.works], planner.where)

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from lipfw.image.classes import Labelled
 from lipfw.image.dataset import Dataset
 from lipfw.image.picture import Picture
-from lipfw.plan.blank import load, stand_in
+from lipfw.plan.blank import load, stand_in, without_mask
 
 # options that change what a step gives, and not how much it takes; the picture itself is one
 _VALUES = {
@@ -65,7 +65,7 @@ class Kinds:
             if named not in self._pictures:
                 self._pictures[named] = load(OmegaConf.create(node["image"]))
             pictures = self._pictures[named]
-        node["prior"] = stand_in(node["prior"])
+        node["prior"], node["task"] = stand_in(node["prior"]), without_mask(node["task"])
         work = _work(node, pictures)
         key = json.dumps(work, sort_keys=True)
         kind = self._kinds.get(key)

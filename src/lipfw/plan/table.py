@@ -119,9 +119,6 @@ def figures_table(figures: Sequence[Figure]) -> Table:
     """Return a row a figure, with the sums of its runs."""
     table = _table("figure", "question", "runs", "rounds", "Msteps", "PFLOP", "disk", left=("figure", "question"))
     for f in figures:
-        if not f.works:
-            table.add_row(f.name, f.about, *["-"] * 5)
-            continue
         table.add_row(f.name, f.about, f"{sum(w.runs for w in f.works):,}",
                       f"{sum(w.runs * len(w.steps) for w in f.works):,}",
                       rounded(sum(w.runs * w.steps_a_run for w in f.works) / 1e6),

@@ -14,7 +14,7 @@ from lipfw.report.stats import Stat
 from lipfw.report.study import Study
 
 _UNITS = {"psnr": "dB", "accuracy": "points", "train_accuracy": "points"}
-_DIGITS = {"psnr": 2, "accuracy": 2, "train_accuracy": 2, "ssim": 3}
+_DIGITS = {"psnr": 2, "accuracy": 2, "train_accuracy": 2, "ssim": 3, "params_left": 0}
 
 
 @dataclass(frozen=True)

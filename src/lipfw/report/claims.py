@@ -15,7 +15,7 @@ NEAR = 0.02         # `at` means the sparsity nearest to it, and no further away
 _EDGE = 0.002       # ladders come near to their round numbers: 0.9648 belongs to a range up to 0.964
 RESAMPLES = 10_000
 _KEYS = ("say", "better", "worse", "from", "to", "at", "margin", "metric")
-_KNOWN = (*METRICS, "ssim_peak", "ssim_final")
+_KNOWN = (*METRICS, "ssim_peak", "ssim_final", "step_peak", "step_picked", "params_left", "empty_layers")
 # by how much a single sparsity may fall short of the margin: dB, SSIM, percentage points; 0.1 dB of an error is 2.3 %
 _SHORT = {"psnr": 0.1, "ssim": 0.005, "accuracy": 0.5, "train_accuracy": 0.5}
 _SHORT_RELATIVE = 10 ** (0.1 / 10) - 1
@@ -132,7 +132,9 @@ def _judge(study: Study, claim, name: str) -> Verdict:
     told = (better.name, worse.name, metric, margin)
     lacking = _lacking(better, worse)
     if not found.pairs:
-        note = _joined(_why(better, worse, metric, claim, every.sparsities), lacking)
+        note = _why(better, worse, metric, claim, every.sparsities)
+        if better.points and worse.points:
+            note = _joined(note, lacking)
         return Verdict(say, UNMEASURED, None, None, None, 0, (), 0, note, *told)
     columns = tuple(_column(s, found.values[:, j]) for j, s in enumerate(found.sparsities))
     each = np.nanmean(found.values, axis=1)     # of every pair, over the range
@@ -185,7 +187,7 @@ def _why(better: Series, worse: Series, metric: str, claim: Mapping, reached: Se
         if not s.planned:
             return f"no runs of {s.name} at this scale"
         if not s.points:
-            return f"no run of {s.name} is done"
+            return f"no run of {s.name} is done, of {len(s.planned)}"
         if not any(p.record.get(metric) is not None for p in s.points):
             return f"{s.name} has no {metric}"
     if not reached:

@@ -17,6 +17,7 @@ _GROUPS = ("task", "prior", "pruner")       # whose YAML has the name of its mod
 _SAMPLES = ("seed", "image.name")
 _ELSEWHERE = ("name", "out", "trainer", "logger", "hydra", "max_failures", "fit.steps_per_batch", "fit.kernel",
               "fit.batch_seeds")
+_MACHINES = ("auto", "cpu", "gpu")      # a trainer that is none of these shrinks what is run
 
 
 @dataclass(frozen=True)
@@ -139,12 +140,15 @@ def same(text: str, value) -> bool:
 def changing(given: Sequence[str]) -> dict[str, str]:
     """Return the options among those typed by the user that change what is studied: neither where nor which samples.
 
-    >>> changing(["seed=0..2", "fit.steps=100", "trainer.threads=1", "hydra/launcher=local"])
+    >>> changing(["seed=0..2", "fit.steps=100", "trainer.threads=1", "trainer=cpu", "hydra/launcher=local"])
     {'fit.steps': '100'}
+    >>> changing(["trainer=smoke", "trainer.precision=16"])
+    {'trainer': 'smoke', 'trainer.precision': '16'}
     """
     options = dict(g.lstrip("+").partition("=")[::2] for g in given)
     return {k: v for k, v in options.items()
-            if k not in _SAMPLES and not {k, k.partition(".")[0].partition("/")[0]} & set(_ELSEWHERE)}
+            if k == "trainer.precision" or k == "trainer" and v not in _MACHINES
+            or k not in _SAMPLES and not {k, k.partition(".")[0].partition("/")[0]} & set(_ELSEWHERE)}
 
 
 def _ours(group: str, name: str) -> bool:

@@ -45,8 +45,8 @@ class Point:
 class Series:
     """Points of the runs of one stage that a study compares under one name, and the cells without a result.
 
-    `fixed` is the one round that is taken of each run, None where all are. `planned` has the values of every cell, done
-    or not.
+    `fixed` is the one round that is taken of each run, None where all are. `planned` has the values of every cell of
+    `stage`, done or not, that belongs to it.
     """
 
     name: str
@@ -55,6 +55,7 @@ class Series:
     missing: tuple[Mapping, ...]
     fixed: int | None = None
     planned: tuple[Mapping[str, str], ...] = ()
+    stage: str = ""
 
     @property
     def level(self) -> bool:
@@ -198,7 +199,7 @@ def _series(manifest: Manifest, name: str, node, cells: Sequence[Mapping], runs:
         else:
             missing.append(c)
     return Series(name, str(node.get("label") or name), tuple(points), tuple(missing), fixed,
-                  tuple(c["values"] for c in mine))
+                  tuple(c["values"] for c in mine), stage)
 
 
 def _points(cell: Mapping, run: Run, fixed: int | None) -> list[Point]:

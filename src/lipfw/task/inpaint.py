@@ -72,7 +72,7 @@ def text(height: int, width: int) -> torch.Tensor:
     rows, columns = -(-height // scale), -(-width // scale)
     sheet = Image.new("1", (columns, rows), 1)
     draw, line = ImageDraw.Draw(sheet), _WORDS * (2 + columns // (right - left))
-    for number, y in enumerate(range(1, rows, 2 * (bottom - top))):
-        draw.text((1, y), line[11 * number % len(_WORDS):], fill=0, font=font)
+    for nth, y in enumerate(range(1, rows, 2 * (bottom - top))):
+        draw.text((1, y), line[11 * nth % len(_WORDS):], fill=0, font=font)
     known = torch.from_numpy(np.array(sheet))
     return known.repeat_interleave(scale, 0).repeat_interleave(scale, 1)[None, None, :height, :width]

@@ -2,7 +2,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 
 from lipfw.errors import InputError
 from lipfw.report.figure.points import at, check, first, label, series, sparsities
@@ -30,38 +30,16 @@ def draw(study: Study, spec: Mapping, narrow: bool = False) -> Figure:
     mine = {s.name: [p for p in s.points if p.picture == picture] for s in every}
     clean = _clean(start)
     wanted = sparsities(spec, [s for s in every if not s.level]) or [0.0]
-    columns = len(every) + 1
-    figure = Figure(figsize=(_SIDE * columns + 0.9, _BOTH * len(wanted) + 2.7), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=[_BOTH * len(wanted), 2.7])
-    grid = above.subplots(2 * len(wanted), columns, squeeze=False)
-    maps = {}
-    for i, v in enumerate(wanted):
-        for j, s in enumerate(every):
-            maps[i, j] = _luma(first(at(s, mine[s.name], v)))
     references = [clean] * len(wanted)
     if against != "clean":
-        s = study.series[against]
-        references = [_luma(first(at(s, [p for p in s.points if p.picture == picture], v))) for v in wanted]
-    logs = {k: log_magnitude(y) for k, y in maps.items() if y is not None}
-    top = max((m.max() for m in logs.values()), default=1)
-    differences = {(i, j): m - log_magnitude(references[i]) for (i, j), m in logs.items()
-                   if references[i] is not None and references[i].shape == m.shape}
-    most = max((np.quantile(np.abs(d), 0.995) for d in differences.values()), default=0) or 1
-    shown = None
+        other = study.series[against]
+        references = [_luma(first(at(other, [p for p in other.points if p.picture == picture], v))) for v in wanted]
+    high = _BOTH * len(wanted)
+    figure = Figure(figsize=(_SIDE * (len(every) + 1) + 0.9, high + 2.7), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=[high, 2.7])
     name = study.series[against].label if against != "clean" else "clean" if clean is not None else "clean\n(not kept)"
-    for i, v in enumerate(wanted):
-        _map(grid[2 * i, 0], None if references[i] is None else log_magnitude(references[i]), "magma", 0, top,
-             _energy(references[i]), name if i == 0 else "", f"{percent(v)} removed")
-        _map(grid[2 * i + 1, 0], None, "magma", 0, top, "", "", f"minus\n{name}")
-        for j, s in enumerate(every):
-            title = (label(s) if s.points else s.label + NOT_RUN) if i == 0 else ""
-            _map(grid[2 * i, j + 1], logs.get((i, j)), "magma", 0, top, _energy(maps[i, j]), title, "")
-            image = _map(grid[2 * i + 1, j + 1], differences.get((i, j)), "RdBu_r", -most, most, "", "", "")
-            shown = image or shown
-    if shown is not None:
-        bar = above.colorbar(shown, ax=grid[:, :].ravel().tolist(), shrink=0.6, aspect=40, pad=0.01)
-        bar.set_label(f"log magnitude, less (blue) or more (red) than {name}", fontsize=8)
-        bar.outline.set_visible(False)
+    lumas = [[_luma(first(at(s, mine[s.name], v))) for s in every] for v in wanted]
+    _maps(above, [label(s) if s.points else s.label + NOT_RUN for s in every], lumas, name, references, wanted)
     panels = below.subplots(1, len(wanted), squeeze=False)[0]
     for axes, v in zip(panels, wanted, strict=True):
         _curves(axes, study, every, mine, v, clean)
@@ -96,6 +74,30 @@ def high_energy(y: np.ndarray) -> float:
     power, f = psd(y[None])[0], _squared(y)
     rest = power[f > 0].sum()
     return float(power[f > 0.25 ** 2].sum() / rest) if rest else 0.0
+
+
+def _maps(figure: SubFigure, titles: Sequence[str], lumas: Sequence[Sequence], name: str, references: Sequence,
+          wanted: Sequence[float]) -> None:
+    """Draw two rows a sparsity: spectra, the reference's first, and below them what each has more or less than it."""
+    grid = figure.subplots(2 * len(wanted), len(titles) + 1, squeeze=False)
+    logs = [[None if y is None else log_magnitude(y) for y in row] for row in lumas]
+    beside = [None if y is None else log_magnitude(y) for y in references]
+    differences = [[m - r if m is not None and r is not None and m.shape == r.shape else None for m in row]
+                   for row, r in zip(logs, beside, strict=True)]
+    top = max((m.max() for row in logs for m in row if m is not None), default=1)
+    most = max((np.quantile(np.abs(d), 0.995) for row in differences for d in row if d is not None), default=0) or 1
+    shown = None
+    for i, v in enumerate(wanted):
+        spectra, below = grid[2 * i], grid[2 * i + 1]
+        _map(spectra[0], beside[i], "magma", 0, top, _energy(references[i]), "" if i else name, f"{percent(v)} removed")
+        _map(below[0], None, "magma", 0, top, "", "", f"minus\n{name}")
+        for j, title in enumerate(titles):
+            _map(spectra[j + 1], logs[i][j], "magma", 0, top, _energy(lumas[i][j]), "" if i else title, "")
+            shown = _map(below[j + 1], differences[i][j], "RdBu_r", -most, most, "", "", "") or shown
+    if shown is not None:
+        bar = figure.colorbar(shown, ax=grid.ravel().tolist(), shrink=0.6, aspect=40, pad=0.01)
+        bar.set_label(f"log magnitude, less (blue) or more (red) than {name}", fontsize=8)
+        bar.outline.set_visible(False)
 
 
 def _squared(y: np.ndarray) -> np.ndarray:
