@@ -144,6 +144,16 @@ def test_runs_without_their_tickets_wait_and_stay_in_the_list(tmp_path, monkeypa
     assert not [c for c in again["cells"] if c["folder"] is None]
 
 
+def test_a_run_that_another_study_has_finished_is_taken_over(tmp_path, monkeypatch):
+    ran(tmp_path, monkeypatch, given=["seed=0"])
+    Path("runs/mine").rename("runs/other")
+    there = next(Path("runs/other").glob("*coffee-skip-imp*/result.json")).parent
+    (there / "mark").write_text("x")
+    _, launch = ran(tmp_path, monkeypatch, "image.name=coffee", given=["seed=0"])      # the launcher would not do it
+    assert (Path("runs/mine") / there.name / "mark").read_text() == "x"
+    assert not [f for f in Path("runs/mine").iterdir() if f.name.startswith(".")]
+
+
 def test_more_seeds_join_and_other_options_are_refused(tmp_path, monkeypatch):
     ran(tmp_path, monkeypatch, given=["seed=0"])
     listed, _ = ran(tmp_path, monkeypatch, given=["seed=3"])

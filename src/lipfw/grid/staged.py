@@ -1,4 +1,7 @@
 """Runs a study's stages one after another, each as a grid, and keeps the list of all its runs."""
+import glob
+import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -36,6 +39,7 @@ def run_stages(stages: Stages, name: str, folder: Path, compose: Composer,
                 raise InputError("fit.batch_seeds fits several runs in one process, which a study with stages can't: "
                                  "leave it out, or use hydra/launcher=local hydra.launcher.jobs_per_gpu=8")
             folders[id(cell)] = found[0]
+            _take_over(found[0])
             ready.append(overrides)
         manifest.write([_listed(c, folders.get(id(c))) for c in cells])
         print(f"{name}, scale={stages.scale}: stage {number} of {len(stages.cells)}, {stage}", flush=True)
@@ -45,6 +49,27 @@ def run_stages(stages: Stages, name: str, folder: Path, compose: Composer,
         if waiting:
             print(f"  {waiting} not started: the runs that find their tickets have no result", flush=True)
     return returns
+
+
+def _take_over(folder: Path) -> None:
+    """Link the same run in, if another study beside this one has finished it: it is what its options make it."""
+    if folder.exists():
+        return
+    there = next((f.parent for f in folder.parent.parent.glob(f"*/{glob.escape(folder.name)}/result.json")), None)
+    if there is not None:
+        part = folder.with_name(f".{folder.name}.{os.getpid()}")
+        try:
+            shutil.copytree(there, part, copy_function=_link)
+            part.rename(folder)
+        except OSError:     # another process was quicker, or the other run is being removed: it is run here
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)     # a finished run's files are never written to again
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def _with_ticket(cell: Planned, folders: Mapping[int, Path | None]) -> list[str] | None:
