@@ -6,7 +6,7 @@ import lipfw
 
 ROOT = Path(lipfw.__file__).parent
 BASE = {"streams", "problem", "mask", "ticket", "measures", "files", "errors", "listing", "lock", "interrupt", "redact",
-        "bounded", "words", "imported", "spectrum"}
+        "bounded", "words", "imported", "spectrum", "zoo", "redraw"}
 TOP = {"run", "batch", "job", "restoring", "training", "classifying", "records", "recorder", "summary", "tracking",
        "failed", "api", "protocol", "search", "report", "tickets", "terminal"}
 PARTS = {"image", "task", "prior", "pruner", "kernel", "fit", "folder", "gan"}
@@ -18,6 +18,7 @@ ALLOWED = {     # layer -> the lipfw modules it may import, besides itself
     "classical": {"errors"},                                        # arrays to arrays
     "kernel": BASE, "cores": set(), "malloc": set(),
     "fit": BASE | {"prior", "pruner", "kernel", "gan", "classical"},
+    "dashboard": {"errors", "files", "terminal"},
     "folder": {"errors", "listing", "redact"}, "argv": {"errors"},
     **{name: BASE | TOP | PARTS for name in TOP},
     "protocol": BASE | PARTS | {"configs"},      # where the task's YAML lies
@@ -27,7 +28,8 @@ ALLOWED = {     # layer -> the lipfw modules it may import, besides itself
              "redact", "words"},
     "plan": BASE | TOP | PARTS | HOST | {"configs", "grid", "mistakes"},
     # no torch here either: it starts in a moment and looks again and again
-    "status": {"errors", "failed", "grid", "listing", "lock", "pruner", "report", "terminal", "words"},
+    "status": {"errors", "failed", "grid", "listing", "lock", "pruner", "report", "terminal", "words",
+               "zoo"},
     "configs": set(), "mistakes": {"configs", "errors", "interrupt"},
     "cli": {"argv", "configs", "cores", "errors", "folder", "grid", "interrupt", "mistakes", "redact", "run"},
     "__main__": {"cli"}, "__init__": set(),
@@ -37,7 +39,8 @@ LIBRARIES = {   # library -> the layers that may import it
     "omegaconf": {"grid", "plan", "run", "restoring", "training", "classifying", "tracking", "cli", "folder",
                  "mistakes", "report", "protocol"},
     "pytorch_lightning": {"fit", "run", "job", "records", "recorder", "training", "tracking", "api"},
-    "torchmetrics": {"fit"}, "wandb": set(), "skimage": {"image", "classical"}, "pywt": {"classical"},
+    "torchmetrics": {"fit"}, "wandb": {"dashboard"}, "wandb_workspaces": {"dashboard"},
+    "skimage": {"image", "classical"}, "pywt": {"classical"},
     "rich": {"fit", "run", "job", "restoring", "training", "classifying", "batch", "summary", "report", "tickets",
              "terminal", "plan", "status"},
     "PIL": {"image", "task", "classical", "report"}, "matplotlib": {"report"},

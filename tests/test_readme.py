@@ -63,6 +63,8 @@ def done(tmp_path_factory):
                 kept = [w if not w.startswith("prior.channels=") else "prior.channels=[4,4,4,4]" for w in kept]
             if {"prior=nas", "prior=isnas"} & set(words):       # their depth is given
                 tiny = [w for w in TINY if not w.startswith("prior.depth=")]
+            if any("zoo:" in w for w in words):     # tickets of the standard network
+                tiny = ["image.size=64", "fit.steps=1", "logger=none"]
             words = [*kept, *seed, *tiny, *(["pruner.rounds=1"] if "pruner=imp" in words else [])]
         jobs.append((module, words))
     code = """

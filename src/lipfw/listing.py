@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
+from lipfw import zoo
 from lipfw.errors import InputError
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -93,9 +94,12 @@ def tickets_in(path) -> list[Path]:
     """Return the ticket files that a path names, by round.
 
     It is a ticket file, a folder of them, the folder of a run, or one (runs/<name>) that holds a single run with
-    tickets. A folder begins with round 0 and has no gap; that of a run which is still going has fewer rounds. Raises
-    InputError if there is none, or more than one run, or a round is missing.
+    tickets; or zoo:NAME, of those that ship with the package. A folder begins with round 0 and has no gap; that of a
+    run which is still going has fewer rounds. Raises InputError if there is none, or more than one run, or a round is
+    missing.
     """
+    if zoo.is_named(path):
+        return zoo.tickets(path)
     path = Path(os.path.expanduser(str(path)))
     if path.is_file():
         return [path]
@@ -113,5 +117,5 @@ def tickets_in(path) -> list[Path]:
         return tickets_in(runs[0])
     if runs:
         raise InputError(f"{path} holds {len(runs)} runs with tickets; name one of them, e.g. {runs[0]}")
-    raise InputError(f"no ticket at {path}; give a file such as tickets/round_07.safetensors, or the folder of a run "
-                     "with pruner=imp")
+    raise InputError(f"no ticket at {path}; give a file such as tickets/round_07.safetensors, the folder of a run "
+                     "with pruner=imp, or one that ships with lipfw, such as zoo:multi-s89")

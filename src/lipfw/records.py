@@ -12,7 +12,8 @@ from lipfw.errors import InputError
 from lipfw.files import append_jsonl, read_jsonl, write_jsonl
 from lipfw.fit.rounds import IterativePruning
 from lipfw.fit.stepped import Stepped, diverged
-from lipfw.mask import Mask
+from lipfw.mask import Mask, prunable
+from lipfw.measures import layer_sparsity
 from lipfw.ticket import INITIAL, Ticket, save_state, trained_name
 
 
@@ -70,6 +71,8 @@ class Records(pl.Callback):
                 run.define_metric(f"steps/{key}", step_metric="steps/iteration")
             for key in self.reported:
                 run.define_metric(f"rounds/{key}", step_metric="round" if key == "loss" else "sparsity")
+            for name in prunable(self.pruning.network(module)) if self.prunes else ():
+                run.define_metric(_layer(name), step_metric="sparsity")
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
         round_ = trainer.current_epoch
@@ -97,6 +100,9 @@ class Records(pl.Callback):
         if trainer.logger is not None:
             names = {f"rounds/{k}": record[k] for k in (*self.reported, "params_left", "seconds")
                      if record.get(k) is not None}
+            if self.prunes:
+                kept = mask if mask is not None else Mask.ones(network)
+                names |= {_layer(name): s for name, s in layer_sparsity(kept).items()}
             self._log(trainer.logger, names, round_, (round_ + 1) * module.steps)
             self.log_files(trainer.logger, record)
         self.seconds, self._since = 0.0, time.monotonic()
@@ -137,6 +143,11 @@ class Records(pl.Callback):
 
     def _log(self, logger: Logger, names: dict, round_: int, iteration: int) -> None:
         logger.log_metrics({**names, "round": round_, "sparsity": 1 - self.pruning.density()}, step=iteration)
+
+
+def _layer(weight: str) -> str:
+    """Return what a layer's sparsity is called in the logger."""
+    return f"layers/{weight.removesuffix('.weight')}"
 
 
 def _check_finite(loss: float, round_: int, step: int, module: Stepped) -> None:

@@ -232,7 +232,7 @@ def _fit(cfg: DictConfig, shown: dict, folder: Path, console: Console, command: 
                    "wall_seconds_this_start": round(time.monotonic() - started, 3), "command": command,
                    "ended": str(ended) if ended is not None else None}
         if logger is not None:
-            log_result(logger, folder)
+            log_result(logger, folder, result)
     finally:
         if logger is not None:
             close_logger(logger)

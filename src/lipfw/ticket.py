@@ -2,7 +2,8 @@
 
 A ticket file `round_07.safetensors` holds one bit a prunable weight (276 kB for the full hourglass) and text metadata.
 The weights that every round starts from are the same for a whole run and lie once beside them, in
-`initial.safetensors`; the ticket knows their checksum.
+`initial.safetensors`; the ticket knows their checksum. A packed ticket (`python -m lipfw.tickets --pack`) needs no such
+file: it holds the recipe by which they are drawn again.
 """
 import hashlib
 import json
@@ -20,9 +21,12 @@ from torch import Tensor
 from lipfw.errors import InputError
 from lipfw.files import write_bytes
 from lipfw.mask import Mask
+from lipfw.redraw import redrawn
+from lipfw.zoo import is_named, one
 
 FORMAT, VERSION = "lipfw-ticket", 1
 INITIAL = "initial.safetensors"
+REDRAW = "redraw"       # what `about` calls the recipe of a packed ticket
 
 
 def checksum(state: Mapping[str, Tensor]) -> str:
@@ -56,8 +60,10 @@ class Ticket:
 
     @staticmethod
     def load(path: Path) -> "Ticket":
-        """Read a ticket file. Raises InputError for a missing, corrupt or foreign file."""
-        path = Path(path)
+        """Read a ticket file, or one of the zoo, "zoo:multi-s89". Raises InputError for a missing, corrupt or foreign
+        file.
+        """
+        path = one(path) if is_named(path) else Path(path)
         if not path.is_file():
             raise InputError(f"no ticket at {path}; give a file such as tickets/round_07.safetensors of a finished run")
         try:
@@ -86,12 +92,24 @@ class Ticket:
         return Ticket(mask, about)
 
     def initial(self, path: Path) -> dict[str, Tensor]:
-        """Return the weights this ticket starts from, read from the file beside the ticket at `path`.
+        """Return the weights this ticket starts from: drawn again, or read from the file beside the ticket at `path`.
 
-        Raises InputError if they are missing or belong to another run.
+        Raises InputError if they are missing or belong to another run, or if this torch draws others.
         """
+        if REDRAW in self.about:
+            return self._redrawn(path)
         remedy = "copy it from the run that found the ticket, or use pruner.init=fresh to take the mask alone"
         return self._beside(path, INITIAL, "initial", "starts from", remedy)
+
+    def _redrawn(self, path: Path) -> dict[str, Tensor]:
+        try:
+            state = redrawn(self.about[REDRAW], self.mask.total)
+        except InputError as e:
+            raise InputError(f"{path} can't be used: {e}; copy it again") from None
+        if (drawn := checksum(state)) != (known := self.about.get("initial", "")):
+            raise InputError(f"torch {torch.__version__} draws other initial weights for {path} than it was found with "
+                             f"(sha256 {drawn[:16]}, not {known[:16]}); use pruner.init=fresh to take the mask alone")
+        return state
 
     def trained(self, path: Path) -> dict[str, Tensor]:
         """Return the weights that the round which used this ticket ended with, from the file beside it at `path`.

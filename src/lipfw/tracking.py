@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from hydra.utils import get_method, instantiate
@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
 
 from lipfw.errors import InputError
-from lipfw.folder import label_parts
+from lipfw.folder import group_digest, label_parts
 from lipfw.redact import literals, text
 
 _NOT_OPTIONS = ("close", "side_by_side")       # keys of a logger's config that it is not made with
@@ -31,7 +31,8 @@ def _staged_in(folder: Path) -> Iterator[None]:
 def open_logger(cfg: DictConfig, shown: dict, folder: Path, side_by_side: bool = False) -> Logger | None:
     """Return the configured logger, or None. Its files go into the run folder, so that the folder can be moved.
 
-    It is made as `cfg` says and told `shown`, the config without secrets. Of several runs in one process each is made
+    It is made as `cfg` says and told `shown`, the config without secrets, and as `cell` what runs have in common that
+    differ in their seeds alone. Of several runs in one process each is made
     with the config's `side_by_side` options too. Raises InputError if it can't be started; a folder that was empty is
     then removed again.
     """
@@ -47,7 +48,7 @@ def open_logger(cfg: DictConfig, shown: dict, folder: Path, side_by_side: bool =
         make = instantiate({k: v for k, v in cfg.logger.items() if k not in _NOT_OPTIONS}, _partial_=True)
         with _staged_in(folder):
             logger = make(name=folder.name, id=run_id, save_dir=str(folder), tags=label_parts(cfg),
-                          config=shown,
+                          config={**shown, "cell": _cell(cfg, shown)},
                           **(cfg.logger.get("side_by_side") or {} if side_by_side else {}))
             _ = logger.experiment       # connects: what is wrong with mode, project or key shows here
     except OSError:
@@ -60,8 +61,26 @@ def open_logger(cfg: DictConfig, shown: dict, folder: Path, side_by_side: bool =
     return logger
 
 
-def log_result(logger: Logger, folder: Path) -> None:
-    """Log the comparison pictures, if there are any, and the tickets."""
+def _cell(cfg: DictConfig, shown: dict) -> str:
+    return "-".join([*label_parts(cfg)[:-1], group_digest(OmegaConf.create(shown))])
+
+
+_IN_TABLE = ("round", "sparsity", "params_left", "empty_layers", "loss", "psnr_peak", "psnr_picked", "psnr_final",
+             "ssim_picked", "step_picked", "swd", "accuracy", "seconds")
+
+
+def log_result(logger: Logger, folder: Path, result: Mapping) -> None:
+    """Log the comparison pictures, if there are any, the tickets, a table of the rounds, and the round that was chosen.
+    """
+    rounds, best = result["rounds"], result["rounds"][result["best_round"]]
+    columns = [c for c in _IN_TABLE if c in best]
+    if hasattr(logger, "log_table"):
+        with _staged_in(folder):
+            logger.log_table("tickets", columns=[*columns, "chosen"],
+                             data=[[*(r[c] for c in columns), r is best] for r in rounds])
+    if hasattr(logger.experiment, "summary"):       # what runs are sorted and compared by
+        chosen = {f"best/{c}": best[c] for c in columns} | {f"degraded/{k}": v for k, v in result["degraded"].items()}
+        logger.experiment.summary.update({k: v for k, v in chosen.items() if v is not None})
     sheets = sorted(folder.glob("compare*.png"))
     if sheets and hasattr(logger, "log_image"):
         logger.log_image("compare", [str(p) for p in sheets], caption=[p.stem for p in sheets])

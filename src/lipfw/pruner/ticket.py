@@ -15,7 +15,7 @@ _FOUND = ("label", "options", "seed", "run", "round")       # what a result tell
 
 
 class Replay(Pruner):
-    """One round for each ticket that `path` names: a file, or a run with its tickets.
+    """One round for each ticket that `path` names: a file, a run with its tickets, or those that ship, "zoo:multi-s89".
 
     `init="ticket"` starts from the weights stored with the tickets (the winning ticket), "fresh" from the run's own
     (the mask alone): those drawn from its seed or, of a pre-trained generator, those of prior.weights, which "ticket"

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from lipfw import zoo
 from lipfw.errors import InputError
 from lipfw.listing import tickets_in
 from lipfw.pruner.schedule import Schedule
@@ -51,7 +52,8 @@ def _rounds(pruner: Mapping, base: Path, weights: tuple[int, int] | None) -> int
         return 1
     if "path" in pruner:
         try:
-            return len(tickets_in(base / Path(pruner["path"]).expanduser()))
+            path = pruner["path"]
+            return len(tickets_in(path if zoo.is_named(path) else base / Path(path).expanduser()))
         except (InputError, OSError):
             return None     # they have been moved since
     gradual = name == "imp" or pruner.get("doubled", False)

@@ -24,7 +24,8 @@ from lipfw.measures import (
     random_iou,
 )
 from lipfw.prior.prior import rebuild
-from lipfw.ticket import Ticket
+from lipfw.ticket import REDRAW, Ticket
+from lipfw.zoo import is_named
 
 _LARGEST = 1024     # up to this side a code is tried that the network takes: enough for 9 scales of an hourglass
 
@@ -46,6 +47,8 @@ def read(path: Path) -> Found:
     """Return the tickets that a path names. Raises InputError if there is none, or one that can't be measured."""
     path = Path(os.path.expanduser(path))
     files = tickets_in(path)
+    if is_named(path) and len(files) == 1:
+        path = files[0]
     found = Found(path, files, [Ticket.load(f) for f in files])
     for file, ticket in zip(files, found.tickets, strict=True):
         if not ticket.mask:
@@ -65,9 +68,14 @@ def _network(architecture: str) -> nn.Module:
     return rebuild(told)
 
 
+def network_of(ticket: Ticket) -> nn.Module:
+    """Return a ticket's network, without weights; InputError if it is not known."""
+    return _network(ticket.about.get("architecture", ""))
+
+
 def _structure(ticket: Ticket) -> tuple[nn.Module, dict[str, Tensor]]:
     """Return a ticket's network, without weights, and its dead channels; InputError if its network is not known."""
-    network = _network(ticket.about.get("architecture", ""))
+    network = network_of(ticket)
     try:
         sides = getattr(network, "code_size", [_LARGEST] * getattr(network, "code_sides", 2))
         return network, dead_channels(network, ticket.mask, (network.code_channels, *sides))
@@ -96,8 +104,9 @@ def rounds(found: Found) -> tuple[list[dict], list[str]]:
             "params_left": left, "dead_channels": dead, "channels": channels,
             "empty_layers": sum(not m.any() for m in mask.values()), "mask_bytes": size.mask,
             "initial_bytes": size.initial, "float32_bytes": None if left is None else 4 * left})
-    initial = rows[0]["initial_bytes"]
-    return rows, [f"the initial weights of all rounds: {f'{initial:,} bytes' if initial else 'not beside them'}",
+    initial, drawn = rows[0]["initial_bytes"], REDRAW in found.tickets[0].about
+    where = "drawn again from their seed" if drawn else f"{initial:,} bytes" if initial else "not beside them"
+    return rows, [f"the initial weights of all rounds: {where}",
                   *([_unknown(_named(unknown), why)] if unknown else []), *([_cut(_named(cut))] if cut else [])]
 
 
