@@ -13,6 +13,7 @@ down, and `sparsity` takes single tickets, the nearest, instead of all rounds.
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -56,9 +57,9 @@ class Stages:
     def __init__(self, study: DictConfig, scale: str, given: Sequence[str], loader: ConfigLoader,
                  config: Callable[[Sequence[str]], DictConfig]):
         self.spec, self.scale = OmegaConf.to_container(study, resolve=True), scale
-        self._parser, self._config = OverridesParser.create(config_loader=loader), config
+        self._line, self._config = cache(OverridesParser.create(config_loader=loader).parse_override), config
         self._check()
-        parsed = self._parser.parse_overrides(list(given))
+        parsed = self._parse(given)
         self._top = [o.input_line for o in parsed if o.key_or_group in TOP and o.key_or_group != "scale"]
         self._given = {o.get_key_element(): o for o in parsed if o.key_or_group not in TOP}
         self._used: set[str] = set()
@@ -79,6 +80,11 @@ class Stages:
                       if key != "seed" and (key.partition(".")[0] not in ("logger", "trainer")
                                             or key in ("trainer", "trainer.precision")))
 
+    def _parse(self, words: Sequence[str]) -> list[Override]:
+        """Return overrides; the runs of a study have most of theirs in common, and Hydra takes a millisecond for each.
+        """
+        return list(map(self._line, words))
+
     def _check(self) -> None:
         for key in self.spec:
             if key not in _STUDY:
@@ -98,13 +104,13 @@ class Stages:
     def _stage(self, name: str, stage: Mapping) -> list[Planned]:
         words = [self.spec.get("common"), stage.get("run"), self.spec["scales"][self.scale], stage.get(self.scale)]
         argv = normalise(["-m", *shlex.split(" ".join(w for w in words if w))])
-        own = self._parser.parse_overrides([w for w in argv if w != "-m"])
+        own = self._parse([w for w in argv if w != "-m"])
         cells: dict[tuple[str, ...], None] = {}     # a set in order: what the user gives once for all makes some alike
         for cell in _split(own):
             if stage.get("of") is not None and not any(w.startswith("pruner=") for w in cell):
                 cell = [*cell, "pruner=ticket"]
             every = [*cell, *self._wanted(cell), *self._top]
-            cells |= {tuple(one): None for one in _split(self._parser.parse_overrides(every))}
+            cells |= {tuple(one): None for one in _split(self._parse(every))}
         return [planned for cell in cells for planned in self._replays(name, stage, cell)]
 
     def _wanted(self, cell: Sequence[str]) -> list[str]:
@@ -124,7 +130,7 @@ class Stages:
 
     def _replays(self, name: str, stage: Mapping, overrides: Sequence[str]) -> list[Planned]:
         """Return a run of a stage, once for each run whose tickets it is to replay."""
-        values = {o.key_or_group: _texts(o)[0] for o in self._parser.parse_overrides(list(overrides))
+        values = {o.key_or_group: _texts(o)[0] for o in self._parse(overrides)
                   if o.key_or_group not in TOP}
         sources = stage.get("of")
         if sources is None:
