@@ -1,10 +1,11 @@
 """Studies of several stages: which runs they have, what these replay, and what becomes of a study that goes on."""
 import json
+import signal
 import textwrap
 from pathlib import Path
 
 import pytest
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
 from lipfw import argv
@@ -15,6 +16,7 @@ from lipfw.grid.cells import opened
 from lipfw.grid.manifest import NAME
 from lipfw.grid.staged import run_stages
 from lipfw.grid.stages import Stages
+from lipfw.interrupt import listening
 
 SPEC = """
     common: image=skimage image.name=chelsea,coffee
@@ -152,6 +154,39 @@ def test_a_run_that_another_study_has_finished_is_taken_over(tmp_path, monkeypat
     _, launch = ran(tmp_path, monkeypatch, "image.name=coffee", given=["seed=0"])      # the launcher would not do it
     assert (Path("runs/mine") / there.name / "mark").read_text() == "x"
     assert not [f for f in Path("runs/mine").iterdir() if f.name.startswith(".")]
+
+
+def test_a_request_to_stop_counts_between_stages(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    stages, compose = made(given=["seed=0"])
+    launch = Launch(compose)
+
+    def last_run_done(grid, first):
+        returns = launch(grid, first)
+        signal.raise_signal(signal.SIGTERM)     # the grid's own block hears it, and has nothing left to stop
+        return returns
+
+    with pytest.raises(SystemExit) as e, listening():
+        run_stages(stages, "mine", Path("runs/mine"), compose, last_run_done)
+    assert e.value.code == 128 + signal.SIGTERM and len(launch.grids) == 1
+    assert "not started, from stage 2 of 5 on: judged, other, single, like: SIGTERM" in capsys.readouterr().out
+
+
+def test_no_stage_begins_after_as_many_failures_as_are_allowed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    stages, compose = made(given=["seed=0"])
+    launch = Launch(compose, "image.name=coffee")
+
+    def failing(grid, first):
+        launch(grid, first)
+        return [JobReturn(status=JobStatus.FAILED if launch.fails in o else JobStatus.COMPLETED) for o in grid]
+
+    for most, grids in ((2, 1), (3, 5)):        # there are two
+        launch.grids.clear()
+        run_stages(stages, "mine", Path("runs/mine"), compose, failing, most)
+        assert len(launch.grids) == grids
+        assert (f"from stage 2 of 5 on: judged, other, single, like: max_failures={most}"
+                in capsys.readouterr().out) == (grids == 1)
 
 
 def test_more_seeds_join_and_other_options_are_refused(tmp_path, monkeypatch):
