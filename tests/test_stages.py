@@ -13,7 +13,7 @@ from lipfw.cli import CONF, EXPERIMENTS
 from lipfw.errors import InputError
 from lipfw.files import write_json, write_text
 from lipfw.grid.cells import opened
-from lipfw.grid.manifest import NAME
+from lipfw.grid.manifest import NAME, Manifest, read
 from lipfw.grid.staged import run_stages
 from lipfw.grid.stages import Stages
 from lipfw.interrupt import listening
@@ -29,6 +29,9 @@ SPEC = """
       like: {of: found, where: {pruner: imp}, run: pruner=random_like}
       large: {run: prior=decoder, scale: [paper]}
 """
+
+
+HEAD = {"study": "mine", "scale": "tiny", "given": [], "spec": {"stages": {"found": {}}}}
 
 
 def made(given=(), scale="tiny", spec=SPEC) -> tuple[Stages, object]:
@@ -88,6 +91,8 @@ def test_mistakes_in_a_study_are_told(change, said):
 
 @pytest.mark.parametrize(("given", "scale", "said"), [
     (["fit.stepz=3"], "tiny", "fit.stepz=3: no run of this study has such an option; did you mean fit.steps?"),
+    (["name=a,b"], "tiny", "name=a,b: a study has one name; start it once for each"),
+    (["scale=tiny,paper"], "tiny", "scale=tiny,paper: a study has one scale"),
     ([], "big", "scale=big is not one of this study's: use tiny or paper"),
 ])
 def test_mistakes_on_the_command_line_are_told(given, scale, said):
@@ -151,6 +156,8 @@ def test_a_run_that_another_study_has_finished_is_taken_over(tmp_path, monkeypat
     Path("runs/mine").rename("runs/other")
     there = next(Path("runs/other").glob("*coffee-skip-imp*/result.json")).parent
     (there / "mark").write_text("x")
+    left = Path("runs/mine", f".{there.name}.123")      # by a start that was killed meanwhile
+    left.mkdir(parents=True)
     _, launch = ran(tmp_path, monkeypatch, "image.name=coffee", given=["seed=0"])      # the launcher would not do it
     assert (Path("runs/mine") / there.name / "mark").read_text() == "x"
     assert not [f for f in Path("runs/mine").iterdir() if f.name.startswith(".")]
@@ -198,6 +205,14 @@ def test_more_seeds_join_and_other_options_are_refused(tmp_path, monkeypatch):
         with pytest.raises(InputError, match=f"holds mine scale=tiny, and this is .*{said}.*name=mine_2"):
             ran(tmp_path, monkeypatch, **options)
     assert Path("runs/mine", NAME).read_bytes() == before
+
+
+def test_two_starts_with_other_seeds_keep_each_others_runs(tmp_path):
+    first = Manifest(tmp_path, HEAD)
+    second = Manifest(tmp_path, HEAD)
+    for manifest, seed, folder in ((first, "0", None), (second, "1", None), (first, "0", "r0"), (second, "1", "r1")):
+        manifest.write([{"stage": "found", "values": {"seed": seed}, "folder": folder}])
+    assert {c["values"]["seed"]: c["folder"] for c in read(tmp_path)["cells"]} == {"0": "r0", "1": "r1"}
 
 
 def test_the_command_line_of_a_study_needs_no_m(tmp_path):

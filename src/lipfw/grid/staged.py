@@ -77,6 +77,8 @@ def _take_over(folder: Path) -> None:
         return
     there = next((f.parent for f in folder.parent.parent.glob(f"*/{glob.escape(folder.name)}/result.json")), None)
     if there is not None:
+        for left in folder.parent.glob(f".{glob.escape(folder.name)}.*"):       # by a start that was killed
+            shutil.rmtree(left, ignore_errors=True)
         part = folder.with_name(f".{folder.name}.{os.getpid()}")
         try:
             shutil.copytree(there, part, copy_function=_link)
