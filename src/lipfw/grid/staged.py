@@ -1,4 +1,4 @@
-"""Runs a study's stages one after another, each as a grid, and keeps the list of all its runs."""
+"""Runs a study's stages, those that wait for the same as one grid, and keeps the list of all its runs."""
 import glob
 import os
 import shutil
@@ -24,7 +24,8 @@ def run_stages(stages: Stages, name: str, folder: Path, compose: Composer,
                most: int | None = None) -> list[JobReturn]:
     """Run all stages of a study; `launch` does a grid. Returns what became of the runs.
 
-    Runs whose tickets another run has failed to find are left out, and told. After `most` failures no further stage
+    Stages that replay nothing are one grid, those that replay these the next, and so on: no device waits for the last
+    run of a stage that nothing hangs on. Runs whose tickets another run has failed to find are left out, and told. After `most` failures no further stage
     begins (None: all do). Raises InputError if `folder` holds the same study with other options, SystemExit if this
     process is asked to stop and stages are left.
     """
@@ -32,9 +33,10 @@ def run_stages(stages: Stages, name: str, folder: Path, compose: Composer,
     manifest = Manifest(folder, {"study": name, "scale": stages.scale, "given": stages.given, "spec": stages.spec})
     folders: dict[int, Path | None] = {}
     returns, first = [], 0
-    for number, (stage, planned) in enumerate(stages.cells.items(), 1):
+    waves = _waves(stages)
+    for number, names in enumerate(waves, 1):
         ready, waiting = [], 0
-        for cell in planned:
+        for cell in (cell for stage in names for cell in stages.cells[stage]):
             overrides = _with_ticket(cell, folders)
             if overrides is None:
                 waiting += 1
@@ -47,11 +49,12 @@ def run_stages(stages: Stages, name: str, folder: Path, compose: Composer,
             _take_over(found[0])
             ready.append(overrides)
         manifest.write([_listed(c, folders.get(id(c))) for c in cells])
-        _heed(stages, number)
+        left = f"not started: {', '.join(stage for wave in waves[number - 1:] for stage in wave)}"
+        _heed(left)
         if most is not None and sum(r.status is JobStatus.FAILED for r in returns) >= most:
-            print(f"{_left(stages, number)}: max_failures={most}", flush=True)
+            print(f"{left}: max_failures={most}", flush=True)
             break
-        print(f"{name}, scale={stages.scale}: stage {number} of {len(stages.cells)}, {stage}", flush=True)
+        print(f"{name}, scale={stages.scale}: grid {number} of {len(waves)}, {', '.join(names)}", flush=True)
         if ready:
             returns += launch(ready, first)
             first += len(ready)
@@ -60,15 +63,19 @@ def run_stages(stages: Stages, name: str, folder: Path, compose: Composer,
     return returns
 
 
-def _heed(stages: Stages, number: int) -> None:
-    """End the process, as a grid does, if it has been asked to stop before a stage: the last one's grid was done."""
+def _waves(stages: Stages) -> list[list[str]]:
+    """Return the names of stages that can be run together: those whose tickets the ones before have found."""
+    depth: dict[str, int] = {}
+    for name, cells in stages.cells.items():
+        depth[name] = max((1 + depth[cell.of.stage] for cell in cells if cell.of is not None), default=0)
+    return [[name for name, d in depth.items() if d == wave] for wave in range(max(depth.values(), default=-1) + 1)]
+
+
+def _heed(left: str) -> None:
+    """End the process, as a grid does, if it has been asked to stop before a grid: the last one was done."""
     if (reason := asked()) is not None:
-        print(f"{_left(stages, number)}: {reason}; start the study again to go on", flush=True)
+        print(f"{left}: {reason}; start the study again to go on", flush=True)
         sys.exit(128 + signal.Signals[reason])
-
-
-def _left(stages: Stages, number: int) -> str:
-    return f"not started, from stage {number} of {len(stages.cells)} on: {', '.join(list(stages.cells)[number - 1:])}"
 
 
 def _take_over(folder: Path) -> None:
