@@ -20,6 +20,7 @@ from lipfw.image.read import read
 from lipfw.image.write import write_png
 from lipfw.mask import Mask, prunable
 from lipfw.prior import decoder, skip
+from lipfw.pruner.random_layerwise import RandomLayerwise
 from lipfw.task.inpaint import Inpaint
 from lipfw.task.superres import SuperRes
 from lipfw.ticket import INITIAL, Ticket, save_state
@@ -157,6 +158,13 @@ def test_exceptions_come_out_as_they_are(error):
     with pytest.raises(error):
         lipfw.restore(CAT, progress=progress, **{**TINY, "steps": 50})
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_progress_ends_all_rounds():
+    told = []
+    ended = lipfw.restore(CAT, pruner=RandomLayerwise(rounds=2), progress=lambda p: told.append(p) or p.round == 1,
+                          **TINY)
+    assert [(p.round, p.rounds) for p in told] == [(0, 3), (1, 3)] and ended.steps == 8
 
 
 def test_an_exception_that_ends_loops_does_not_end_the_fit_in_silence():

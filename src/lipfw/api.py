@@ -124,12 +124,12 @@ def restore(picture, task: str | Callable[[Picture], Problem] = "denoise", *, ti
     given.
 
     `ticket` is a ticket file, the folder of a run, of which the best round is taken, or "zoo:NAME"; the network is that
-    of the ticket. `pruner` is for any other. `minutes` ends the fit in time with the best so far; a fit so ended can't
-    be repeated to the bit. `device` is auto (a CUDA GPU if there is one), cpu or gpu. `progress` is called every few
-    steps with a `Progress`; if it returns True the fit ends there, and an exception that it raises comes out of here.
-    `fit` holds further options of `Restoration`; by default a small part of the measurement is held out of the loss,
-    and the step that agrees best with it is picked; the fit ends once that stands. Raises InputError for a picture or
-    options that can't be used.
+    of the ticket. `pruner` is for any other. `minutes` ends the fit in time with the best so far (each round, if the
+    pruner makes several); a fit so ended can't be repeated to the bit. `device` is auto (a CUDA GPU if there is one),
+    cpu or gpu. `progress` is called every few steps with a `Progress`; if it returns True the fit ends there, and an
+    exception that it raises comes out of here. `fit` holds further options of `Restoration`; by default a small part of
+    the measurement is held out of the loss, and the step that agrees best with it is picked; the fit ends once that
+    stands. Raises InputError for a picture or options that can't be used.
 
     >>> restored = restore("noisy.png", minutes=5)         # doctest: +SKIP
     >>> restored.save("restored.png")                      # doctest: +SKIP
@@ -261,6 +261,7 @@ class _Teller:
         except StopIteration as e:      # Lightning would take it for the end of the steps
             raise RuntimeError("progress= raised StopIteration") from e
         if isinstance(answer, (bool, np.bool_, Tensor)) and bool(answer):
+            self.pruning.enough = True
             module.stop("progress")
 
 
