@@ -81,7 +81,8 @@ def seen(monkeypatch):
     (CAT, np.ndarray), (CAT.transpose(2, 0, 1) / 255.0, np.ndarray), (CAT[..., 0].astype(np.uint16) * 257, np.ndarray),
     (torch.from_numpy(CAT).permute(2, 0, 1)[None], torch.Tensor), (torch.from_numpy(CAT[..., 0] / 255), torch.Tensor),
     (torch.from_numpy(CAT / 255).permute(2, 0, 1).half(), torch.Tensor), (Image.fromarray(CAT), Image.Image),
-    (Image.fromarray(CAT).convert("LA"), Image.Image)], ids=str)
+    (Image.fromarray(CAT).convert("LA"), Image.Image)],
+    ids=["uint8", "channels first", "grey uint16", "NCHW", "grey tensor", "half", "RGB", "LA"])
 def test_the_picture_is_of_the_kind_that_was_given(given, kind):
     restored = lipfw.restore(given, **TINY)
     picture = restored.picture
