@@ -1,10 +1,11 @@
 """Studies of several stages: which runs they have, what these replay, and what becomes of a study that goes on."""
 import json
+import signal
 import textwrap
 from pathlib import Path
 
 import pytest
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
 from lipfw import argv
@@ -12,9 +13,10 @@ from lipfw.cli import CONF, EXPERIMENTS
 from lipfw.errors import InputError
 from lipfw.files import write_json, write_text
 from lipfw.grid.cells import opened
-from lipfw.grid.manifest import NAME
+from lipfw.grid.manifest import NAME, Manifest, read
 from lipfw.grid.staged import run_stages
 from lipfw.grid.stages import Stages
+from lipfw.interrupt import listening
 
 SPEC = """
     common: image=skimage image.name=chelsea,coffee
@@ -27,6 +29,9 @@ SPEC = """
       like: {of: found, where: {pruner: imp}, run: pruner=random_like}
       large: {run: prior=decoder, scale: [paper]}
 """
+
+
+HEAD = {"study": "mine", "scale": "tiny", "given": [], "spec": {"stages": {"found": {}}}}
 
 
 def made(given=(), scale="tiny", spec=SPEC) -> tuple[Stages, object]:
@@ -86,6 +91,8 @@ def test_mistakes_in_a_study_are_told(change, said):
 
 @pytest.mark.parametrize(("given", "scale", "said"), [
     (["fit.stepz=3"], "tiny", "fit.stepz=3: no run of this study has such an option; did you mean fit.steps?"),
+    (["name=a,b"], "tiny", "name=a,b: a study has one name; start it once for each"),
+    (["scale=tiny,paper"], "tiny", "scale=tiny,paper: a study has one scale"),
     ([], "big", "scale=big is not one of this study's: use tiny or paper"),
 ])
 def test_mistakes_on_the_command_line_are_told(given, scale, said):
@@ -149,9 +156,44 @@ def test_a_run_that_another_study_has_finished_is_taken_over(tmp_path, monkeypat
     Path("runs/mine").rename("runs/other")
     there = next(Path("runs/other").glob("*coffee-skip-imp*/result.json")).parent
     (there / "mark").write_text("x")
+    left = Path("runs/mine", f".{there.name}.123")      # by a start that was killed meanwhile
+    left.mkdir(parents=True)
     _, launch = ran(tmp_path, monkeypatch, "image.name=coffee", given=["seed=0"])      # the launcher would not do it
     assert (Path("runs/mine") / there.name / "mark").read_text() == "x"
     assert not [f for f in Path("runs/mine").iterdir() if f.name.startswith(".")]
+
+
+def test_a_request_to_stop_counts_between_stages(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    stages, compose = made(given=["seed=0"])
+    launch = Launch(compose)
+
+    def last_run_done(grid, first):
+        returns = launch(grid, first)
+        signal.raise_signal(signal.SIGTERM)     # the grid's own block hears it, and has nothing left to stop
+        return returns
+
+    with pytest.raises(SystemExit) as e, listening():
+        run_stages(stages, "mine", Path("runs/mine"), compose, last_run_done)
+    assert e.value.code == 128 + signal.SIGTERM and len(launch.grids) == 1
+    assert "not started, from stage 2 of 5 on: judged, other, single, like: SIGTERM" in capsys.readouterr().out
+
+
+def test_no_stage_begins_after_as_many_failures_as_are_allowed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    stages, compose = made(given=["seed=0"])
+    launch = Launch(compose, "image.name=coffee")
+
+    def failing(grid, first):
+        launch(grid, first)
+        return [JobReturn(status=JobStatus.FAILED if launch.fails in o else JobStatus.COMPLETED) for o in grid]
+
+    for most, grids in ((2, 1), (3, 5)):        # there are two
+        launch.grids.clear()
+        run_stages(stages, "mine", Path("runs/mine"), compose, failing, most)
+        assert len(launch.grids) == grids
+        assert (f"from stage 2 of 5 on: judged, other, single, like: max_failures={most}"
+                in capsys.readouterr().out) == (grids == 1)
 
 
 def test_more_seeds_join_and_other_options_are_refused(tmp_path, monkeypatch):
@@ -163,6 +205,14 @@ def test_more_seeds_join_and_other_options_are_refused(tmp_path, monkeypatch):
         with pytest.raises(InputError, match=f"holds mine scale=tiny, and this is .*{said}.*name=mine_2"):
             ran(tmp_path, monkeypatch, **options)
     assert Path("runs/mine", NAME).read_bytes() == before
+
+
+def test_two_starts_with_other_seeds_keep_each_others_runs(tmp_path):
+    first = Manifest(tmp_path, HEAD)
+    second = Manifest(tmp_path, HEAD)
+    for manifest, seed, folder in ((first, "0", None), (second, "1", None), (first, "0", "r0"), (second, "1", "r1")):
+        manifest.write([{"stage": "found", "values": {"seed": seed}, "folder": folder}])
+    assert {c["values"]["seed"]: c["folder"] for c in read(tmp_path)["cells"]} == {"0": "r0", "1": "r1"}
 
 
 def test_the_command_line_of_a_study_needs_no_m(tmp_path):

@@ -2,10 +2,12 @@
 import glob
 import os
 import shutil
+import signal
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
 from lipfw.errors import InputError
@@ -14,14 +16,17 @@ from lipfw.grid.cells import Composer
 from lipfw.grid.manifest import Manifest
 from lipfw.grid.stages import Planned, Stages
 from lipfw.grid.state import finished
+from lipfw.interrupt import asked
 
 
 def run_stages(stages: Stages, name: str, folder: Path, compose: Composer,
-               launch: Callable[[Sequence[Sequence[str]], int], Sequence[JobReturn]]) -> list[JobReturn]:
+               launch: Callable[[Sequence[Sequence[str]], int], Sequence[JobReturn]],
+               most: int | None = None) -> list[JobReturn]:
     """Run all stages of a study; `launch` does a grid. Returns what became of the runs.
 
-    Runs whose tickets another run has failed to find are left out, and told. Raises InputError if `folder` holds the
-    same study with other options.
+    Runs whose tickets another run has failed to find are left out, and told. After `most` failures no further stage
+    begins (None: all do). Raises InputError if `folder` holds the same study with other options, SystemExit if this
+    process is asked to stop and stages are left.
     """
     cells = [cell for stage in stages.cells.values() for cell in stage]
     manifest = Manifest(folder, {"study": name, "scale": stages.scale, "given": stages.given, "spec": stages.spec})
@@ -42,6 +47,10 @@ def run_stages(stages: Stages, name: str, folder: Path, compose: Composer,
             _take_over(found[0])
             ready.append(overrides)
         manifest.write([_listed(c, folders.get(id(c))) for c in cells])
+        _heed(stages, number)
+        if most is not None and sum(r.status is JobStatus.FAILED for r in returns) >= most:
+            print(f"{_left(stages, number)}: max_failures={most}", flush=True)
+            break
         print(f"{name}, scale={stages.scale}: stage {number} of {len(stages.cells)}, {stage}", flush=True)
         if ready:
             returns += launch(ready, first)
@@ -51,12 +60,25 @@ def run_stages(stages: Stages, name: str, folder: Path, compose: Composer,
     return returns
 
 
+def _heed(stages: Stages, number: int) -> None:
+    """End the process, as a grid does, if it has been asked to stop before a stage: the last one's grid was done."""
+    if (reason := asked()) is not None:
+        print(f"{_left(stages, number)}: {reason}; start the study again to go on", flush=True)
+        sys.exit(128 + signal.Signals[reason])
+
+
+def _left(stages: Stages, number: int) -> str:
+    return f"not started, from stage {number} of {len(stages.cells)} on: {', '.join(list(stages.cells)[number - 1:])}"
+
+
 def _take_over(folder: Path) -> None:
     """Link the same run in, if another study beside this one has finished it: it is what its options make it."""
     if folder.exists():
         return
     there = next((f.parent for f in folder.parent.parent.glob(f"*/{glob.escape(folder.name)}/result.json")), None)
     if there is not None:
+        for left in folder.parent.glob(f".{glob.escape(folder.name)}.*"):       # by a start that was killed
+            shutil.rmtree(left, ignore_errors=True)
         part = folder.with_name(f".{folder.name}.{os.getpid()}")
         try:
             shutil.copytree(there, part, copy_function=_link)
