@@ -25,7 +25,7 @@ def run_stages(stages: Stages, name: str, folder: Path, compose: Composer,
     """Run all stages of a study; `launch` does a grid. Returns what became of the runs.
 
     Stages that replay nothing are one grid, those that replay these the next, and so on: no device waits for the last
-    run of a stage that nothing hangs on. Runs whose tickets another run has failed to find are left out, and told. After
+    run of a stage that nothing hangs on. Runs whose tickets another run has failed to find are left out and told. After
     `most` failures no further grid begins (None: all do). Raises InputError if `folder` holds the same study with other
     options, SystemExit if this process is asked to stop and grids are left.
     """
