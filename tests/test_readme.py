@@ -18,8 +18,9 @@ from lipfw.configs import KEYS
 from lipfw.image.write import write_png
 
 README = Path(__file__).parents[1] / "README.md"
+OPTIONS = README.parent / "docs" / "options.md"
 pytestmark = pytest.mark.skipif(not README.is_file(), reason="not a checkout")
-TEXT = README.read_text() if README.is_file() else ""
+TEXT = README.read_text() + OPTIONS.read_text() if README.is_file() else ""
 COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)
             for line in block.splitlines() if line.startswith("python -m lipfw")]
 PYTHON = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
