@@ -95,7 +95,7 @@ def test_verdicts_are_told_by_word_and_symbol_before_all_figures(html):
                  "difference +1.90 [+1.90, +1.90] dB, 3 pairs, above 0 at 3 of 3 sparsities"):
         assert said in text
     assert text.index("LIP above SNIP") < text.index("Lines & bands.")
-    assert "4 of 4 runs of snip are missing" in text
+    assert "no run of snip is done, of 4" in text
     assert "5 of 16 runs have no result yet" in text
     assert "LIP <b>matches</b> dense" in text and "Do lottery <image> priors exist?" in text     # escaped
 
