@@ -20,6 +20,7 @@ from lipfw.image.read import read
 from lipfw.image.write import write_png
 from lipfw.mask import Mask, prunable
 from lipfw.prior import decoder, skip
+from lipfw.pruner.random_layerwise import RandomLayerwise
 from lipfw.task.inpaint import Inpaint
 from lipfw.task.superres import SuperRes
 from lipfw.ticket import INITIAL, Ticket, save_state
@@ -80,7 +81,8 @@ def seen(monkeypatch):
     (CAT, np.ndarray), (CAT.transpose(2, 0, 1) / 255.0, np.ndarray), (CAT[..., 0].astype(np.uint16) * 257, np.ndarray),
     (torch.from_numpy(CAT).permute(2, 0, 1)[None], torch.Tensor), (torch.from_numpy(CAT[..., 0] / 255), torch.Tensor),
     (torch.from_numpy(CAT / 255).permute(2, 0, 1).half(), torch.Tensor), (Image.fromarray(CAT), Image.Image),
-    (Image.fromarray(CAT).convert("LA"), Image.Image)], ids=str)
+    (Image.fromarray(CAT).convert("LA"), Image.Image)],
+    ids=["uint8", "channels first", "grey uint16", "NCHW", "grey tensor", "half", "RGB", "LA"])
 def test_the_picture_is_of_the_kind_that_was_given(given, kind):
     restored = lipfw.restore(given, **TINY)
     picture = restored.picture
@@ -112,8 +114,8 @@ def test_tasks_by_name_follow_their_yaml(seen, task, options, size):
 def test_masks_of_all_kinds_are_one_mask(tmp_path):
     known = CAT[..., 0] > 60
     write_png(tmp_path / "mask.png", torch.from_numpy(known)[None, None].float())
-    kinds = [known, known * np.uint8(255), torch.from_numpy(known), known.astype(float), Image.fromarray(known),
-             str(tmp_path / "mask.png"), tmp_path / "mask.png"]
+    kinds = [known, known.tolist(), known * np.uint8(255), torch.from_numpy(known), known.astype(float),
+             Image.fromarray(known), str(tmp_path / "mask.png"), tmp_path / "mask.png"]
     arrays = [lipfw.restore(CAT, "inpaint", mask=m, **TINY).array for m in kinds]
     arrays.append(lipfw.restore(CAT, Inpaint(mask=str(tmp_path / "mask.png")), **TINY).array)
     assert all((a == arrays[0]).all() for a in arrays)
@@ -142,8 +144,9 @@ def test_progress_is_told_and_may_end_the_fit():
     assert 0 < told[0].seconds < told[1].seconds < told[2].seconds and all(p.loss > 0 for p in told)
     assert all(p.mode == "RGB" and p.size == (40, 32) for p in pictures)
     assert np.array_equal(np.asarray(pictures[-1]), np.asarray(restored.picture))
-    ended = lipfw.restore(CAT, progress=lambda p: p.step >= 20, **{**TINY, "steps": 1000})
-    assert (ended.steps, ended.stopped_by) == (20, "progress")
+    for kind in (bool, np.bool_, torch.tensor):
+        ended = lipfw.restore(CAT, progress=lambda p, kind=kind: kind(p.step >= 20), **{**TINY, "steps": 1000})
+        assert (ended.steps, ended.stopped_by) == (20, "progress")
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
@@ -156,6 +159,40 @@ def test_exceptions_come_out_as_they_are(error):
     with pytest.raises(error):
         lipfw.restore(CAT, progress=progress, **{**TINY, "steps": 50})
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_progress_ends_all_rounds():
+    told = []
+    ended = lipfw.restore(CAT, pruner=RandomLayerwise(rounds=2), progress=lambda p: told.append(p) or p.round == 1,
+                          **TINY)
+    assert [(p.round, p.rounds) for p in told] == [(0, 3), (1, 3)] and ended.steps == 8
+
+
+def test_an_exception_that_ends_loops_does_not_end_the_fit_in_silence():
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        lipfw.restore(CAT, progress=lambda p: next(iter(())), **{**TINY, "steps": 50})
+
+
+def test_what_the_program_has_set_changes_nothing():
+    """Not its default type or device, nor that it computes no gradients; and numbers may be numpy's."""
+    plain = lipfw.restore(CAT, seed=3, **TINY).array
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.inference_mode(), torch.device("meta"):
+            again = lipfw.restore(CAT, seed=np.int64(3), **{k: np.int32(v) for k, v in TINY.items()}).array
+            assert torch.get_default_dtype() is torch.float64 and torch.empty(1).is_meta
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert again.dtype == np.float32 and (again == plain).all()
+
+
+def test_a_result_is_told_in_a_line_and_saved_as_what_it_is(tmp_path):
+    restored = lipfw.restore(CAT, **TINY)
+    assert len(repr(restored)) < 100 and restored == restored and restored != lipfw.restore(CAT, **TINY)
+    for bad in ("restored.jpg", "none/restored.png", ""):
+        with pytest.raises(InputError, match=r"\.png|no folder"):
+            restored.save(tmp_path / bad)
+    assert not list(tmp_path.iterdir())
 
 
 def test_minutes_end_a_fit_with_the_best_so_far(monkeypatch):
@@ -203,7 +240,7 @@ def test_tickets_that_can_not_be_told_apart_or_used(tickets):
     with pytest.raises(InputError, match="another network"):
         lipfw.restore(CAT, ticket=tickets, steps=2, channels=7)
     with pytest.raises(InputError, match="give one of them"):
-        lipfw.restore(CAT, ticket=tickets, pruner=object(), steps=2)
+        lipfw.restore(CAT, ticket=tickets, pruner=RandomLayerwise(), steps=2)
     (tickets / "result.json").write_text("{}")
     with pytest.raises(InputError, match="has 3 tickets and no result that says which is the best; name one of them"):
         lipfw.restore(CAT, ticket=tickets, steps=2)
@@ -211,16 +248,23 @@ def test_tickets_that_can_not_be_told_apart_or_used(tickets):
 
 @pytest.mark.parametrize("options, told", [
     ({"task": "denoize"}, "did you mean denoise?"), ({"chanels": 3}, "did you mean channels?"),
-    ({"task": "superres", "factr": 3}, "did you mean factor?"), ({"task": "inpaint"}, "needs task.mask"),
+    ({"task": "superres", "factr": 3}, "did you mean factor?"), ({"task": "inpaint"}, "needs mask="),
     ({"task": "inpaint", "mask": np.ones((3, 3))}, "3x3 pixels, the picture 40x32"),
     ({"task": "inpaint", "mask": np.zeros((32, 40))}, "the mask hides the whole picture"),
-    ({"task": "deblur", "kernel": -np.ones((3, 3))}, "kernel= must be an array"), ({"minutes": 0}, "fit.minutes"),
+    ({"task": "deblur", "kernel": -np.ones((3, 3))}, "kernel= must be an array"), ({"minutes": 0}, "minutes must be"),
     ({"task": "deblur", "kernel": np.ones(3)}, "got (3,) of float64"), ({"task": "cs"}, "measures a clean picture"),
-    ({"ticket": "nowhere"}, "no ticket at nowhere")])
+    ({"ticket": "nowhere"}, "no ticket at nowhere"), ({"ticket": "zoo:multi"}, "zoo:multi-s59, zoo:multi-s79"),
+    ({"task": "custom"}, "needs operator="), ({"task": None}, "got None"), ({"task": lambda p: p}, "got Picture"),
+    ({"task": "superres", "factor": 10_000}, "400000x320000 pixels"),
+    ({"task": "superres", "factor": 1}, "\0factor must"),
+    ({"fit": {"stp": 1}}, "did you mean stop?"), ({"fit": "emv"}, "a dictionary"), ({"prior": "skip"}, "got 'skip'"),
+    ({"pruner": "imp"}, "must be a Pruner"), ({"progress": 3}, "got 3"), ({"device": "cuda:7"}, "auto, cpu, gpu"),
+    ({"depth": 9}, "for depth=9:"), ({"fit": {"objective": "mom"}}, 'use fit={"objective": "ls"}'),
+    ({"task": "inpaint", "mask": np.arange(1280).reshape(32, 40) < 5}, 'use fit={"pick": "wmv"}')])
 def test_what_can_not_be_done_is_told_in_one_line(options, told):
     with pytest.raises(InputError) as e:
         lipfw.restore(CAT, **{**TINY, **options})
-    assert told in str(e.value) and "\n" not in str(e.value)
+    assert told in "\0" + str(e.value) and "\n" not in str(e.value)
 
 
 def test_public_names():

@@ -1,5 +1,6 @@
 """The experiments, a figure or table of the paper each: they run, shrunk, and say what the paper says."""
 import json
+import re
 import shutil
 import sys
 import zipfile
@@ -203,6 +204,26 @@ def test_published_numbers_are_the_papers():
         assert sorted(found[key].values()) == sorted(numbers.values()), key
         for (s, value), (at, ours) in zip(sorted(numbers.items()), sorted(found[key].items()), strict=True):
             assert value == ours and abs(s - at) < 0.5, key
+
+
+def test_claims_can_be_decided_at_the_published_scale():
+    for name, study in STUDIES.items():     # of one picture and seed nothing is known but how the mean lies
+        words = " ".join([study["scales"]["paper"], *(stage.get("paper", "") for stage in study["stages"].values())])
+        assert not study.get("claims") or re.search(r"seed=0\.\.[1-9]|image\.name=\w+,", words), name
+
+
+def test_claims_of_as_many_parameters_leave_out_tickets_of_more():
+    """Table 2: the ladder is 1 - 0.8^i; a claim's range begins 0.002 before its `from`."""
+    ladder = [1 - 0.8 ** i for i in range(25)]
+    for claim, params in zip(STUDIES["tab2_decoder"]["claims"], (100_224, 100_224, 619_200), strict=True):
+        at = 1 - (params - 9_063) / 2_208_768
+        assert [s for s in ladder if claim["from"] - 0.002 <= s < at] == [] and claim["from"] < at
+
+
+def test_the_gallery_has_every_picture():
+    stages = STUDIES["fig17_gallery"]["stages"]
+    shown = {n for s in stages.values() for n in re.search(r"image\.name=(\S+)", s["run"])[1].split(",")}
+    assert shown == PICTURES.keys()
 
 
 def test_the_order_of_table_5_is_that_of_its_numbers():

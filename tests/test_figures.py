@@ -3,6 +3,7 @@ import itertools
 import subprocess
 import sys
 from colorsys import rgb_to_hls
+from dataclasses import replace
 from pathlib import Path
 
 import hand_made
@@ -107,11 +108,34 @@ def test_curves_over_sparsity(study):
     ({"draw": "layers", "sparsities": [20]}, "a number in [0, 1), got 20"),
     ({"draw": "pictures", "columns": "rows"}, "columns must be"),
     ({"draw": "spectrum", "against": "noise"}, "against must be"),
+    ({"draw": "curves", "y": "psnr_best"}, "y must be one of"),
+    ({"draw": "rounds", "y": ["psnr_peak"]}, "y must be one of"),
+    ({"draw": "table", "metric": "psnr_best"}, "metric must be one of"),
+    ({"draw": "curves", "series": 3}, "series must be a name or a list of names, got 3"),
+    ({"draw": "pictures", "panels": "image.nam"}, "no cell has a value of image.nam; did you mean image.name?"),
+    ({"draw": "table", "rows": "image.nam", "columns": "series", "sparsity": 0.36}, "did you mean image.name?"),
 ])
 def test_a_spec_that_is_not_understood_is_refused_in_a_line(study, spec, told):
     with pytest.raises(InputError) as e:
-        figure.draw(study, spec)
+        table.build(study, spec) if spec["draw"] == "table" else figure.draw(study, spec)
     assert told in str(e.value) and "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("figures, told", [
+    (["curves"], "figures[0]: it must be a mapping with draw, got 'curves'"),
+    ({"draw": "curves"}, "figures must be a list"), (3, "figures must be a list, got 3"),
+    ([{"draw": "curves"}], "figures[0]: draw=curves: the study has no series"),
+])
+def test_figures_that_are_no_list_of_mappings_are_refused_in_a_line(study, tmp_path, figures, told):
+    with pytest.raises(InputError) as e:
+        figure.draw_all(replace(study, series={}, spec={"figures": figures}), tmp_path)
+    assert told in str(e.value) and "\n" not in str(e.value)
+
+
+def test_a_label_is_no_formula(study):
+    made = figure.draw(replace(study, series={k: replace(s, label=r"$\frac$ & 5 $")
+                                              for k, s in study.series.items()}), {"draw": "curves"})
+    assert r"$\frac$ &amp; 5 $" in figure._svg(made)
 
 
 def test_learning_curves_are_those_of_the_steps_that_all_runs_recorded(on_disk):

@@ -48,6 +48,14 @@ def test_arrays_and_tensors_come_back(a, layout, kind):
                                atol=0 if top > 1 else 1e-6)
 
 
+def test_an_array_of_another_byte_order():
+    a = np.arange(0, 60_000, 1000, dtype=">u2").reshape(6, 10)
+    picture, back = given(a)
+    again = back(picture.pixels, None)
+    assert again.dtype == a.dtype and (again == a).all()
+    assert picture.pixels[0, 0].numpy() == pytest.approx(a / 65535)
+
+
 def test_a_tensor_of_another_type_device_and_graph():
     x = torch.rand(3, 6, 7, dtype=torch.bfloat16).requires_grad_()
     picture, back = given(x)
@@ -110,9 +118,11 @@ def test_a_file_comes_back_as_an_array_of_its_depth(tmp_path, bits, dtype):
 
 @pytest.mark.parametrize("bad, told", [
     (np.zeros((6, 6, 5)), "(6, 6, 5) of float64"), (np.zeros(4), "(4,) of float64"), (np.zeros((0, 5)), "(0, 5)"),
-    (np.full((6, 6), 255.0), "0, 1], got values from 255 to 255"), (np.full((6, 6), np.nan), "values from nan"),
+    (np.full((6, 6), 255.0), "0, 1], got values from 255 to 255"), (np.full((6, 6), np.nan), "must be finite"),
     (np.zeros((6, 6), bool), "of bool"), (np.zeros((6, 6), np.int64), "of int64"), (None, "NoneType None"),
     (torch.zeros(2, 3, 6, 6), "(2, 3, 6, 6)"), (torch.zeros(6, 6, dtype=torch.int32), "of torch.int32"),
+    ([[1, 2], [3]], "list [[1, 2], [3]]"), (torch.zeros(6, 6, device="meta"), "a meta one"),
+    (torch.zeros(6, 6).to_sparse(), "a sparse_coo one"),
     (torch.full((3, 6, 6), -0.1), "from -0.1 to -0.1"), (Image.new("I", (3, 3), 70000), "[0, 65535]"),
     (Image.new("F", (3, 3), 2.0), "in [0, 1]"), ("nowhere.png", "nowhere.png does not exist")])
 def test_what_is_no_picture_is_refused_in_one_line(bad, told):

@@ -1,10 +1,11 @@
 """Studies of several stages: which runs they have, what these replay, and what becomes of a study that goes on."""
 import json
+import signal
 import textwrap
 from pathlib import Path
 
 import pytest
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
 from lipfw import argv
@@ -12,9 +13,10 @@ from lipfw.cli import CONF, EXPERIMENTS
 from lipfw.errors import InputError
 from lipfw.files import write_json, write_text
 from lipfw.grid.cells import opened
-from lipfw.grid.manifest import NAME
+from lipfw.grid.manifest import NAME, Manifest, read
 from lipfw.grid.staged import run_stages
 from lipfw.grid.stages import Stages
+from lipfw.interrupt import listening
 
 SPEC = """
     common: image=skimage image.name=chelsea,coffee
@@ -27,6 +29,9 @@ SPEC = """
       like: {of: found, where: {pruner: imp}, run: pruner=random_like}
       large: {run: prior=decoder, scale: [paper]}
 """
+
+
+HEAD = {"study": "mine", "scale": "tiny", "given": [], "spec": {"stages": {"found": {}}}}
 
 
 def made(given=(), scale="tiny", spec=SPEC) -> tuple[Stages, object]:
@@ -86,6 +91,8 @@ def test_mistakes_in_a_study_are_told(change, said):
 
 @pytest.mark.parametrize(("given", "scale", "said"), [
     (["fit.stepz=3"], "tiny", "fit.stepz=3: no run of this study has such an option; did you mean fit.steps?"),
+    (["name=a,b"], "tiny", "name=a,b: a study has one name; start it once for each"),
+    (["scale=tiny,paper"], "tiny", "scale=tiny,paper: a study has one scale"),
     ([], "big", "scale=big is not one of this study's: use tiny or paper"),
 ])
 def test_mistakes_on_the_command_line_are_told(given, scale, said):
@@ -123,21 +130,22 @@ def ran(tmp_path, monkeypatch, fails="nothing", **options):
 
 def test_the_list_names_each_run_and_later_stages_get_the_tickets(tmp_path, monkeypatch):
     listed, launch = ran(tmp_path, monkeypatch)
-    assert [len(g) for g in launch.grids] == [8, 8, 4, 8, 4]
+    assert [len(g) for g in launch.grids] == [8, 8 + 4 + 8 + 4]      # what waits for the same is one grid
     assert listed["study"] == "mine" and listed["scale"] == "tiny" and listed["given"] == []
     assert all((Path("runs/mine") / c["folder"] / "result.json").exists() for c in listed["cells"])
     found = {(c["values"]["image.name"], c["values"]["pruner"], c["values"]["seed"]): c["folder"]
              for c in listed["cells"] if c["stage"] == "found"}
-    for overrides, cell in zip(launch.grids[1], [c for c in listed["cells"] if c["stage"] == "judged"], strict=True):
+    judged = [c for c in listed["cells"] if c["stage"] == "judged"]
+    for overrides, cell in zip(launch.grids[1][:8], judged, strict=True):
         v = cell["values"]
         assert f"pruner.path='runs/mine/{found[v['image.name'], v['of.pruner'], v['seed']]}'" in overrides
-    assert {w.rpartition("/")[2] for g in launch.grids[3] for w in g if w.startswith("pruner.path")} == {
+    assert {w.rpartition("/")[2] for g in launch.grids[1][12:20] for w in g if w.startswith("pruner.path")} == {
         "round_01.safetensors'", "round_02.safetensors'"}
 
 
 def test_runs_without_their_tickets_wait_and_stay_in_the_list(tmp_path, monkeypatch, capsys):
     listed, launch = ran(tmp_path, monkeypatch, "image.name=coffee")
-    assert "4 not started: the runs that find their tickets have no result" in capsys.readouterr().out
+    assert "12 not started: the runs that find their tickets have no result" in capsys.readouterr().out
     missing = [c for c in listed["cells"] if c["folder"] is None]
     assert len(listed["cells"]) == 32 and {c["values"]["image.name"] for c in missing} == {"coffee", "astronaut"}
     again, launch = ran(tmp_path, monkeypatch)
@@ -149,9 +157,44 @@ def test_a_run_that_another_study_has_finished_is_taken_over(tmp_path, monkeypat
     Path("runs/mine").rename("runs/other")
     there = next(Path("runs/other").glob("*coffee-skip-imp*/result.json")).parent
     (there / "mark").write_text("x")
+    left = Path("runs/mine", f".{there.name}.123")      # by a start that was killed meanwhile
+    left.mkdir(parents=True)
     _, launch = ran(tmp_path, monkeypatch, "image.name=coffee", given=["seed=0"])      # the launcher would not do it
     assert (Path("runs/mine") / there.name / "mark").read_text() == "x"
     assert not [f for f in Path("runs/mine").iterdir() if f.name.startswith(".")]
+
+
+def test_a_request_to_stop_counts_between_stages(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    stages, compose = made(given=["seed=0"])
+    launch = Launch(compose)
+
+    def last_run_done(grid, first):
+        returns = launch(grid, first)
+        signal.raise_signal(signal.SIGTERM)     # the grid's own block hears it, and has nothing left to stop
+        return returns
+
+    with pytest.raises(SystemExit) as e, listening():
+        run_stages(stages, "mine", Path("runs/mine"), compose, last_run_done)
+    assert e.value.code == 128 + signal.SIGTERM and len(launch.grids) == 1
+    assert "not started: judged, other, single, like: SIGTERM" in capsys.readouterr().out
+
+
+def test_no_stage_begins_after_as_many_failures_as_are_allowed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    stages, compose = made(given=["seed=0"])
+    launch = Launch(compose, "image.name=coffee")
+
+    def failing(grid, first):
+        launch(grid, first)
+        return [JobReturn(status=JobStatus.FAILED if launch.fails in o else JobStatus.COMPLETED) for o in grid]
+
+    for most, grids in ((2, 1), (3, 2)):        # there are two
+        launch.grids.clear()
+        run_stages(stages, "mine", Path("runs/mine"), compose, failing, most)
+        assert len(launch.grids) == grids
+        assert (f"not started: judged, other, single, like: max_failures={most}"
+                in capsys.readouterr().out) == (grids == 1)
 
 
 def test_more_seeds_join_and_other_options_are_refused(tmp_path, monkeypatch):
@@ -163,6 +206,14 @@ def test_more_seeds_join_and_other_options_are_refused(tmp_path, monkeypatch):
         with pytest.raises(InputError, match=f"holds mine scale=tiny, and this is .*{said}.*name=mine_2"):
             ran(tmp_path, monkeypatch, **options)
     assert Path("runs/mine", NAME).read_bytes() == before
+
+
+def test_two_starts_with_other_seeds_keep_each_others_runs(tmp_path):
+    first = Manifest(tmp_path, HEAD)
+    second = Manifest(tmp_path, HEAD)
+    for manifest, seed, folder in ((first, "0", None), (second, "1", None), (first, "0", "r0"), (second, "1", "r1")):
+        manifest.write([{"stage": "found", "values": {"seed": seed}, "folder": folder}])
+    assert {c["values"]["seed"]: c["folder"] for c in read(tmp_path)["cells"]} == {"0": "r0", "1": "r1"}
 
 
 def test_the_command_line_of_a_study_needs_no_m(tmp_path):

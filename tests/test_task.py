@@ -279,7 +279,7 @@ def test_a_mask_of_another_size(tmp_path, h, w):
 
 def test_masks_that_cannot_be_used(tmp_path):
     path = mask_file(tmp_path / "black.png", np.zeros((H, W)))
-    refused(lambda: Inpaint(mask=path)(picture()), path, "hides the whole picture", "white marks the known pixels")
+    refused(lambda: Inpaint(mask=path)(picture()), path, "hides the whole picture", "marks the known pixels")
     refused(lambda: Inpaint(0.999999)(picture(1, 2)), "the random mask hides the whole picture", "lower task.missing")
     refused(lambda: Inpaint(0.5)(picture(degraded=True)), "image.degraded=true", "task.mask=PATH", "white")
     refused(lambda: Inpaint(mask=str(tmp_path / "none.png"))(picture()), "none.png")

@@ -2,6 +2,7 @@
 
 `hydra/launcher=basic` is a name of Hydra's own, which the sweeper takes for ours.
 """
+import signal
 from pathlib import Path
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -11,6 +12,7 @@ from lipfw.grid import basic, local, ray, slurm
 from lipfw.grid.cells import Composer
 from lipfw.grid.staged import run_stages, staged
 from lipfw.grid.stages import Stages
+from lipfw.interrupt import listening
 from lipfw.redact import tree
 
 _HYDRAS_OWN = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
@@ -41,7 +43,9 @@ class GridSweeper(BasicSweeper):
         compose = Composer(self.hydra_context.config_loader, self.config)
         stages = Stages(self.config.study, str(self.config.scale), arguments, self.hydra_context.config_loader,
                         lambda overrides: compose.compose(overrides)[0])
-        returns = run_stages(stages, str(self.config.hydra.job.config_name), folder, compose, self.launcher.launch)
+        with listening(getattr(self.launcher, "signals", (signal.SIGTERM,))):   # a request counts between stages, too
+            returns = run_stages(stages, str(self.config.hydra.job.config_name), folder, compose,
+                                 self.launcher.launch, self.config.get("max_failures"))
         for ret in returns:
             _ = ret.return_value        # raises the error of a run that has no result
         return returns

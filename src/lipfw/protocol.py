@@ -2,6 +2,7 @@
 import importlib
 import inspect
 import json
+import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 
@@ -26,6 +27,21 @@ def task_class(name: str) -> type:
     """Return the class of a task that restores: denoise, inpaint, ... Raises InputError for another name."""
     module, _, own = _tasks()[choice("task", name, tuple(_tasks()))]["task"]["_target_"].rpartition(".")
     return getattr(importlib.import_module(module), own)
+
+
+def in_python(message: str) -> str:
+    """Return an error's line in the words of `lipfw.restore` instead of a command's: fit.steps is steps=.
+
+    >>> in_python("task.factor must be a whole number; use fit.pick=wmv")
+    'factor must be a whole number; use fit={"pick": "wmv"}'
+    """
+    priors = [OmegaConf.to_container(OmegaConf.load(p)) for p in (CONF / "prior").glob("[!_]*.yaml")]
+    names = "|".join(sorted({k for node in (*priors, *(t["task"] for t in _tasks().values())) for k in node
+                             if not k.startswith("_")}))
+    for spelled, said in ((rf"(?:task|prior)\.({names})\b", r"\1"), (r"fit\.(steps|smoothing|minutes)\b", r"\1"),
+                          (r"fit\.(\w+)=(\w+)", r'fit={"\1": "\2"}'), (r"trainer=(\w+)", r'device="\1"')):
+        message = re.sub(r"(?<![\w/\\.])" + spelled, said, message)      # but not in the name of a file
+    return message
 
 
 def protocol_of(task: str | Callable) -> dict:

@@ -39,6 +39,7 @@ class IterativePruning(pl.Callback):
         self.mask: Mask | None = None       # None: dense
         self.start: dict | None = None      # the state that rounds go back to, or the first
         self.losses: list[float] = []       # of the rounds that are done
+        self.enough = False                 # set by who wants no further round
         self.remarks: list[str] = []        # what a user is told before the fit
 
     def network(self, module: pl.LightningModule) -> nn.Module:
@@ -122,8 +123,8 @@ class IterativePruning(pl.Callback):
 
     @property
     def ended(self) -> bool:
-        """No further round is to start: the loss of the last ones kept rising."""
-        return self.pruner.stop is not None and rises(self.losses) >= self.pruner.patience
+        """No further round is to start: somebody wants none, or the loss of the last ones kept rising."""
+        return self.enough or self.pruner.stop is not None and rises(self.losses) >= self.pruner.patience
 
     def state_dict(self) -> dict:
         return {"mask": dict(self.mask) if self.mask is not None else None, "start": self.start, "losses": self.losses}

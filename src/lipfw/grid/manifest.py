@@ -33,13 +33,14 @@ class Manifest:
 
     def __init__(self, folder: Path, head: Mapping):
         self.path, self._head = folder / NAME, dict(head)
-        self._before = self._earlier()
+        self._earlier()
 
     def write(self, cells: Sequence[Mapping]) -> None:
         """Write the list of all runs, those to come too: stage, values, and the folder's name, None: not known yet."""
         known = {_key(c) for c in cells}
+        before = self._earlier()        # read again: another start, with other seeds, may have written since
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(self.path, {**self._head, "cells": [*cells, *(c for c in self._before if _key(c) not in known)]})
+        write_json(self.path, {**self._head, "cells": [*cells, *(c for c in before if _key(c) not in known)]})
 
     def _earlier(self) -> list[dict]:
         """Return the runs of an earlier start. Raises InputError if that was of other options."""

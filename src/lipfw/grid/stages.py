@@ -60,6 +60,9 @@ class Stages:
         self._line, self._config = cache(OverridesParser.create(config_loader=loader).parse_override), config
         self._check()
         parsed = self._parse(given)
+        if several := next((o for o in parsed if o.key_or_group in TOP and o.is_sweep_override()), None):
+            key = several.key_or_group
+            raise InputError(f"{key}={','.join(_texts(several))}: a study has one {key}; start it once for each")
         self._top = [o.input_line for o in parsed if o.key_or_group in TOP and o.key_or_group != "scale"]
         self._given = {o.get_key_element(): o for o in parsed if o.key_or_group not in TOP}
         self._used: set[str] = set()

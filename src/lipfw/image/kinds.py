@@ -13,8 +13,8 @@ from lipfw.image.read import COLOUR, GREY, read
 
 Back = Callable[[Tensor, Tensor | None], object]      # pixels (1, C, H, W) in [0, 1], alpha (1, 1, H, W) -> the kind
 _DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I")      # PIL's greys of 16 bits; older versions read them as 32
-_LIKE = ("a picture is a path, a PIL image, an array (H, W) or (H, W, 3), or a tensor (3, H, W) or (1, 3, H, W), of "
-         "uint8, uint16 or floats in [0, 1]")
+_LIKE = ("must be a path, a PIL image, an array (H, W) or (H, W, 3), or a tensor (3, H, W) or (1, 3, H, W), of uint8, "
+         "uint16 or floats in [0, 1]")
 
 
 def given(picture, name: str = "picture", option: str = "picture") -> tuple[Picture, Back]:
@@ -40,21 +40,41 @@ def given(picture, name: str = "picture", option: str = "picture") -> tuple[Pict
     return _of_array(picture, name)
 
 
+def given_mask(mask) -> Picture:
+    """Return a mask of any kind that a picture has, or of booleans, as a picture: True is white."""
+    if not isinstance(mask, (str, Path, Image.Image, Tensor)):
+        mask = _asarray(mask)
+    if getattr(mask, "dtype", None) in (np.dtype(bool), torch.bool):
+        mask = mask * np.uint8(255) if isinstance(mask, np.ndarray) else mask.to(torch.uint8) * 255
+    return given(mask, "mask")[0]
+
+
+def _asarray(values) -> np.ndarray:
+    try:
+        array = np.asarray(values)
+    except (ValueError, TypeError):     # lists of different lengths, for one
+        array = np.asarray(None)
+    return array if array.dtype.kind != "u" else array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
 def _of_array(picture, name: str) -> tuple[Picture, Back]:
-    array = np.asarray(picture)
+    array = _asarray(picture)
     layout = _layout(array.shape, "hwc", "chw") if array.dtype != object else None
     deep = array.dtype.kind == "f" and array.dtype.itemsize <= 8
     if layout is None or not (deep or array.dtype in (np.uint8, np.uint16)):
-        raise InputError(f"{_LIKE}, got {_told(picture, array.shape, array.dtype)}")
+        raise InputError(f"{name}= {_LIKE}, got {_told(picture, array.shape, array.dtype)}")
     _check_range(array)
-    return (from_array(name, _to_hwc(array, layout)),
-            lambda x, alpha: _array(x, alpha, array.dtype, layout))
+    dtype = getattr(picture, "dtype", array.dtype)
+    return from_array(name, _to_hwc(array, layout)), lambda x, alpha: _array(x, alpha, dtype, layout)
 
 
 def _of_tensor(tensor: Tensor, name: str) -> tuple[Picture, Back]:
+    if tensor.is_nested or tensor.is_meta or tensor.layout != torch.strided:
+        raise InputError(f"{name}= must be a dense tensor with values, got a {_odd(tensor)} one; use .to_dense(), or "
+                         "give the values themselves")
     layout = _layout(tuple(tensor.shape), "chw", "hwc")
     if layout is None or not (tensor.is_floating_point() or tensor.dtype in (torch.uint8, torch.uint16)):
-        raise InputError(f"{_LIKE}, got {_told(tensor, tuple(tensor.shape), tensor.dtype)}")
+        raise InputError(f"{name}= {_LIKE}, got {_told(tensor, tuple(tensor.shape), tensor.dtype)}")
     values = tensor.detach().cpu()
     array = (values.double() if values.is_floating_point() else values).numpy()     # numpy has no bfloat16
     _check_range(array)
@@ -131,9 +151,16 @@ def _array(x: Tensor, alpha: Tensor | None, dtype, layout: str) -> np.ndarray:
 
 
 def _check_range(array: np.ndarray) -> None:
-    if array.dtype.kind == "f" and not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise InputError("a picture of floats must be finite, got some that are infinite or no numbers; replace them "
+                         "(by 0 where a mask hides them)")
+    if array.dtype.kind == "f" and not (array.min() >= 0 and array.max() <= 1):
         raise InputError(f"a picture of floats must lie in [0, 1], got values from {array.min():g} to {array.max():g}; "
                          "divide it by its largest possible value")
+
+
+def _odd(tensor: Tensor) -> str:
+    return "nested" if tensor.is_nested else "meta" if tensor.is_meta else str(tensor.layout).removeprefix("torch.")
 
 
 def _told(value, shape: tuple[int, ...], dtype) -> str:

@@ -10,6 +10,7 @@ from lipfw.listing import tickets_in
 from lipfw.mask import Mask, prunable
 from lipfw.pruner.pruner import Fit, Pruner
 from lipfw.ticket import Ticket, checksum
+from lipfw.zoo import is_named, one
 
 _FOUND = ("label", "options", "seed", "run", "round")       # what a result tells of where a ticket was found
 
@@ -111,7 +112,7 @@ def best_ticket(path) -> Path:
 
     Raises InputError where there is none, or no telling which.
     """
-    files = tickets_in(path)
+    files = [one(path)] if is_named(path) else tickets_in(path)
     if len(files) == 1:
         return files[0]
     try:

@@ -141,7 +141,7 @@ def _study(manifests: Sequence[Manifest]) -> Study:
     paths = {c["path"] for c in cells}
     mine = {f.resolve() for m in manifests for c in m.cells if c["folder"] for f in [m.folder / c["folder"]]}
     others = [f for folder in folders for f in sorted(folder.iterdir(), key=lambda f: natural(f.name))
-              if f.is_dir() and f.resolve() not in mine and is_run(f)]
+              if f.is_dir() and not f.name.startswith(".") and f.resolve() not in mine and is_run(f)]
     spec = first.spec
     series = {name: _series(first, name, node, cells, runs) for name, node in (spec.get("series") or {}).items()}
     return Study(first.folder, first.name, *(str(spec.get(k) or "") for k in ("figure", "question", "expected")),

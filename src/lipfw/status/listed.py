@@ -95,7 +95,8 @@ def _grids_runs(given: Path) -> list[_Found]:
                     found[folder] = one
     known = {os.path.abspath(f) for f in found}
     with os.scandir(given) as inside:
-        others = [given / e.name for e in inside if os.path.join(os.path.abspath(given), e.name) not in known]
+        others = [given / e.name for e in inside
+                  if not e.name.startswith(".") and os.path.join(os.path.abspath(given), e.name) not in known]
     others.sort(key=lambda f: natural(f.name))
     return [*found.values(), *(_single(f) for f in others if is_run(f))]
 

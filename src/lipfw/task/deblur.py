@@ -5,6 +5,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from kornia.filters import get_gaussian_kernel2d, get_motion_kernel2d
+from PIL import Image
 from torch import Tensor
 
 from lipfw.errors import InputError, nearest, number, whole
@@ -37,7 +38,7 @@ class Deblur:
         size = 2 * math.ceil(4 * sigma) + 1 if size is None else _odd("task.size", size)
         length = _odd("task.length", length, least=3)
         angle = number("task.angle", angle, -360, 360, hint="it is in degrees")
-        if isinstance(kernel, (np.ndarray, Tensor)):
+        if isinstance(kernel, (np.ndarray, Tensor, list, tuple, Image.Image)):
             self.kernel = _from_array(kernel)
         elif kernel == "gaussian":
             self.kernel = get_gaussian_kernel2d((size, size), (sigma, sigma))[0]
@@ -78,11 +79,14 @@ def _from_file(path) -> Tensor:
     return _normal(kernel)
 
 
-def _from_array(values: np.ndarray | Tensor) -> Tensor:
-    """Return the kernel of weights (h, w)."""
+def _from_array(values) -> Tensor:
+    """Return the kernel of weights (h, w): an array, a tensor, lists, or a PIL image."""
+    values = values.convert("F") if isinstance(values, Image.Image) else values
     try:
-        kernel = torch.as_tensor(values).detach().cpu().float()
-    except TypeError:       # of objects
+        values = values if isinstance(values, Tensor) else np.asarray(values)
+        kernel = torch.as_tensor(values.copy() if isinstance(values, np.ndarray) else values).detach().cpu().float()
+    except (TypeError, ValueError):       # of objects, or lists of different lengths
+        values = np.asarray(None)
         kernel = torch.zeros(0)
     good = kernel.dim() == 2 and 0 < max(kernel.shape) <= 1001 and kernel.numel() and torch.isfinite(kernel).all()
     if not good or kernel.min() < 0 or not kernel.any():

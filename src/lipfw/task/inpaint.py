@@ -38,8 +38,8 @@ class Inpaint:
         else:
             known = self._of_mask(picture) if self.mask else self._random(picture)
         if not known.any():
-            raise InputError(f"{self._told() if self.mask else 'the random mask'} hides the whole picture; "
-                             + ("white marks the known pixels" if self.mask else "lower task.missing"))
+            remedy = "white (255, 1.0 or True) marks the known pixels" if self.mask else "lower task.missing"
+            raise InputError(f"{self._told() if self.mask else 'the random mask'} hides the whole picture; {remedy}")
         operator = Hide(known.float())
         return Problem(picture.name, tuple(x.shape[1:]), operator, operator(x), None if picture.degraded else x)
 
@@ -58,9 +58,10 @@ class Inpaint:
         mask = self.mask if isinstance(self.mask, Picture) else read(self.mask, option="task.mask")
         have, want = tuple(mask.pixels.shape[2:]), tuple(picture.pixels.shape[2:])
         if have != want:
-            raise InputError(f"task.mask={self._told()} is {have[1]}x{have[0]} pixels, the picture "
-                             f"{want[1]}x{want[0]}; give a mask of the picture's size (image.size and "
-                             "image.fit_size=crop change the picture, not the mask)")
+            name, hint = (self._told(), "") if self.mask is mask else (
+                f"task.mask={self.mask}", " (image.size and image.fit_size=crop change the picture, not the mask)")
+            raise InputError(f"{name} is {have[1]}x{have[0]} pixels, the picture {want[1]}x{want[0]}; give a mask of "
+                             f"the picture's size{hint}")
         return mask.pixels.mean(1, keepdim=True) >= 0.5
 
 

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from lipfw.errors import InputError, choice, whole
-from lipfw.image.picture import Picture
+from lipfw.image.picture import MAX_PIXELS, Picture, check_pixels
 from lipfw.problem import Problem
 from lipfw.task.operators import Downsample
 
@@ -28,6 +28,7 @@ class SuperRes:
         t, x = self.factor, picture.pixels
         _, c, h, w = x.shape
         if picture.degraded:
+            check_pixels(f"the restoration of {picture.name}", w * t, h * t, MAX_PIXELS, "use a smaller task.factor")
             return Problem(picture.name, (c, h * t, w * t), Downsample(t, h * t, w * t), x, luma=True,
                            border=self.border)
         top, left, h, w = h % t // 2, w % t // 2, h - h % t, w - w % t

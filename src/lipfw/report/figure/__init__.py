@@ -6,7 +6,7 @@ matplotlib, which takes a second to import.
 import importlib
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -57,9 +57,13 @@ def draw_all(study: Study, folder: Path, name: str | None = None) -> list[Drawn]
 
     Raises InputError, naming the figure, for a spec that can't be drawn.
     """
-    drawn = []
-    for i, spec in enumerate(study.spec.get("figures") or (), 1):
+    drawn, specs = [], study.spec.get("figures") or []
+    if not isinstance(specs, Sequence) or isinstance(specs, str):
+        raise InputError(f"{study.manifest}: figures must be a list, got {specs!r}")
+    for i, spec in enumerate(specs, 1):
         try:
+            if not isinstance(spec, Mapping):
+                raise InputError(f"it must be a mapping with draw, got {spec!r}")
             drawn.append(_drawn(study, spec, folder / f"{name or _plain(study.name)}-{i}-{spec.get('draw')}"))
         except InputError as e:
             raise InputError(f"{study.manifest}: figures[{i - 1}]: {e}") from None

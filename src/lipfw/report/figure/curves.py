@@ -9,6 +9,7 @@ from matplotlib.patches import Patch
 
 from lipfw.errors import InputError
 from lipfw.report.figure.points import check, curve, label, series, split, within
+from lipfw.report.figure.points import metric as metric_of
 from lipfw.report.figure.style import FAINT, LEVEL, absent, legend, panels, params_axis, style
 from lipfw.report.figure.words import metric_label
 from lipfw.report.study import Study
@@ -22,7 +23,7 @@ def draw(study: Study, spec: Mapping, narrow: bool = False) -> Figure:
     Spec: `x` (params_left or sparsity), `y` (the study's metric), `panels` (a key of the cells).
     """
     check(spec, ("x", "y", "series", "points", "level", "panels"))
-    x, metric = spec.get("x", "params_left"), spec.get("y", study.metric)
+    x, metric = spec.get("x", "params_left"), metric_of(study, spec)
     if x not in _X:
         raise InputError(f"draw=curves: x must be one of {', '.join(_X)}, got {x!r}")
     lines, dots, levels = (series(study, spec, key) if spec.get(key) or key == "series" else []

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lipfw.errors import InputError
+from lipfw.errors import nearest as nearest_name
+from lipfw.report.claims import check_metric
 from lipfw.report.manifest import matches
 from lipfw.report.read import natural
 from lipfw.report.study import Point, Series, Study
@@ -34,8 +36,10 @@ def check(spec: Mapping, allowed: Iterable[str]) -> None:
 
 
 def names(spec: Mapping, key: str = "series") -> list[str]:
-    """Return the names that a spec gives as one word or as a list, [] for none."""
+    """Return the names that a spec gives as one word or as a list, [] for none. Raises InputError for another thing."""
     given = spec.get(key) or ()
+    if not isinstance(given, (str, list, tuple)):
+        raise InputError(f"draw={spec['draw']}: {key} must be a name or a list of names, got {given!r}")
     return [given] if isinstance(given, str) else [str(name) for name in given]
 
 
@@ -46,6 +50,8 @@ def series(study: Study, spec: Mapping, key: str = "series") -> list[Series]:
     """
     chosen = []
     wanted = names(spec, key) or (list(study.series) if key == "series" else [])
+    if key == "series" and not wanted:
+        raise InputError(f"draw={spec['draw']}: the study has no series")
     for name in wanted:
         if name not in study.series:
             raise InputError(f"study {study.name}: draw={spec['draw']} names the series {name!r}; there are "
@@ -58,6 +64,12 @@ def series(study: Study, spec: Mapping, key: str = "series") -> list[Series]:
         chosen.append(replace(s, points=tuple(p for p in s.points if fits(p.values)),
                               missing=tuple(m for m in s.missing if fits(m["values"]))))
     return chosen
+
+
+def metric(study: Study, spec: Mapping, key: str = "y", usual: str | None = None) -> str:
+    """Return the metric that a spec names, else the `usual` one, or the study's. Raises InputError for an unknown one.
+    """
+    return check_metric(study, spec.get(key) or usual or study.metric, f"draw={spec['draw']}: {key}")
 
 
 def label(s: Series) -> str:
@@ -74,9 +86,16 @@ def value(point: Point, key: str) -> str:
 
 
 def split(every: Iterable[Series], key: str | None) -> list[str | None]:
-    """Return the values of a key among the points, 2 before 10; [None] without a key: all in one panel."""
+    """Return the values of a key among the points, 2 before 10; [None] without a key: all in one panel.
+
+    Raises InputError for a key that no cell has a value of.
+    """
     if key is None:
         return [None]
+    cells = [v for s in every for v in (*s.planned, *(p.values for p in s.points))]
+    if key not in _PROPERTIES and cells and not any(key in v for v in cells):
+        known = dict.fromkeys(k for v in cells for k in v)
+        raise InputError(f"no cell has a value of {key}{nearest_name(key, known)}")
     return sorted({value(p, key) for s in every for p in s.points}, key=natural) or [None]
 
 

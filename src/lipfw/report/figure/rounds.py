@@ -5,6 +5,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lipfw.report.figure.points import check, label, series, split, within
+from lipfw.report.figure.points import metric as metric_of
 from lipfw.report.figure.style import INK, absent, legend, loss_axis, panels, style
 from lipfw.report.figure.words import metric_label
 from lipfw.report.study import Point, Study
@@ -16,7 +17,7 @@ def draw(study: Study, spec: Mapping, narrow: bool = False) -> Figure:
     The ring is each run's best round: the last one before its loss rises `pruner.patience` times in a row.
     """
     check(spec, ("series", "y", "panels"))
-    every, key, y = series(study, spec), spec.get("panels"), spec.get("y", "psnr_picked")
+    every, key, y = series(study, spec), spec.get("panels"), metric_of(study, spec, usual="psnr_picked")
     values = split(every, key)
     figure, drawn = panels(2 * len(values), narrow, height=1.8, rows=2)
     known = list(study.series)

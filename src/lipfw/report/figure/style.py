@@ -27,6 +27,7 @@ _THEME = {
     "figure.facecolor": PAPER, "axes.facecolor": PAPER, "savefig.facecolor": PAPER, "lines.linewidth": 1.6,
     "lines.markersize": 4.5, "figure.constrained_layout.h_pad": 0.06, "figure.constrained_layout.w_pad": 0.05,
     "svg.fonttype": "none", "svg.hashsalt": "lipfw", "axes.unicode_minus": True,
+    "text.parse_math": False,       # a label may have a $ in it
 }
 @dataclass(frozen=True)
 class Style:

@@ -6,6 +6,7 @@ import numpy as np
 
 from lipfw.errors import InputError
 from lipfw.report.figure.points import at, check, curve, series, sparsities, split, within
+from lipfw.report.figure.points import metric as metric_of
 from lipfw.report.figure.words import metric_label, percent
 from lipfw.report.study import Point, Study
 
@@ -36,7 +37,7 @@ def build(study: Study, spec: Mapping) -> Table:
     """
     check(spec, ("rows", "columns", "series", "sparsity", "sparsities", "metric"))
     down, across = spec.get("rows", "series"), spec.get("columns", "sparsities")
-    metric = spec.get("metric", study.metric)
+    metric = metric_of(study, spec, "metric")
     every = series(study, spec)
     wanted = sparsities(spec, every) or [0.0]
     if down == across:
