@@ -46,7 +46,7 @@ SHRUNK = {      # more than the scale tiny does; experiments that are not here: 
     "tab2_decoder": [*SMALL, "pruner.params=2000", "pruner.rate=0.9"],
     "tab3_redundancy": [*SMALL, "pruner.sparsities=[0.5]", "pruner.rate=0.5"],
     "tab4_synflow": [*SMALL, "pruner.sparsities=[0.5]", "pruner.rate=0.5", "pruner.steps=2"],
-    "tab5_searched": ["image.size=64", "prior.channels=4", "fit.steps=3", "prior.candidates=2", "prior.finalists=1",
+    "tab5_searched": ["image.size=64", "prior.channels=8", "fit.steps=3", "prior.candidates=2", "prior.finalists=1",
                       *PRUNED],
 }
 
