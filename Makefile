@@ -24,7 +24,7 @@ run: setup  ## the main job: restore a picture and find its lottery tickets (1 t
 
 SCALE ?= tiny
 STUDIES := $(basename $(notdir $(wildcard experiments/fig*.yaml experiments/tab*.yaml)))
-study: setup  ## every figure and table of the paper, small (an hour; SCALE=paper: at full size), and a page of them
+study: setup  ## every figure and table of the paper, small (an hour or two; SCALE=paper: at full size), and a page of them
 	@for f in $(STUDIES); do $(PY) -m lipfw -cn $$f scale=$(SCALE) hydra/launcher=local || failed="$$failed $$f"; done; \
 	  $(PY) -m lipfw.report $(addprefix runs/,$(STUDIES)) --out runs/study; \
 	  test -z "$$failed" || { echo "not all runs are done of:$$failed; the same command goes on"; exit 1; }

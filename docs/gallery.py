@@ -29,11 +29,13 @@ TEXT = "Lottery image priors need no training data: the network is its own prior
 
 
 def denoised(clean: Picture) -> tuple[Tensor, lipfw.Restored]:
+    """Return a picture (1, C, H, W) with noise of 25 grey levels, and what is restored of it."""
     noisy = Denoise(25)(clean).measurement
     return noisy, lipfw.restore(noisy, **NET)
 
 
 def without_text(clean: Picture) -> tuple[Tensor, lipfw.Restored]:
+    """Return a picture (1, C, H, W) with lines of white text on it, and what is restored of it."""
     page = Image.new("L", (SIZE, SIZE), 255)
     draw, font = ImageDraw.Draw(page), ImageFont.load_default(9)
     for i, top in enumerate(range(2, SIZE, 16)):
@@ -45,12 +47,14 @@ def without_text(clean: Picture) -> tuple[Tensor, lipfw.Restored]:
 
 
 def enlarged(clean: Picture) -> tuple[Tensor, lipfw.Restored]:
+    """Return a picture (1, C, H, W) enlarged from one 4 times smaller by interpolation, and by the prior."""
     problem = SuperRes(4)(clean)
     return (problem.operator.view(problem.measurement),
             lipfw.restore(problem.measurement, "superres", factor=4, **NET))
 
 
 def sensed(clean: Picture) -> tuple[Tensor, lipfw.Restored]:
+    """Return a view (1, C, H, W) of random products, a fifth as many as values, and what is restored of them."""
     n = clean.pixels.numel()
     measure = CompressedSensing(n // 5, corrupted=0, noise=0)
     problem = measure(clean)
@@ -65,10 +69,12 @@ ROWS = [("astronaut", "noise, 25 grey levels", denoised), ("coffee", "text", wit
 
 
 def psnr(a: Tensor, b: Tensor) -> float:
+    """Return the PSNR in dB of two pictures in [0, 1]."""
     return float(-10 * (a - b).square().mean().log10())
 
 
 def main(path: Path) -> None:
+    """Restore all rows, one after another, and write the sheet to a PNG."""
     torch.set_num_threads(1)
     rows = []
     with tempfile.TemporaryDirectory() as folder:

@@ -51,6 +51,8 @@ class Scatter:
 
 @dataclass(frozen=True)
 class Section:
+    """Panels that stand together under a name."""
+
     name: str
     panels: tuple[Curve | Pictures | Table | Bars | Scatter, ...]
 

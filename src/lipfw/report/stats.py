@@ -193,6 +193,7 @@ def _numbers(run: Run) -> list[dict]:
 
 
 def text_of(value) -> str:
+    """Return a value as a text that is equal for equal values."""
     return json.dumps(value, sort_keys=True, default=str)
 
 
