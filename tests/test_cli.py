@@ -67,8 +67,10 @@ def test_a_sweep_over_pruners_with_an_option_of_theirs(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP")
 @pytest.mark.parametrize("given, told", [({}, "GOMP_SPINCOUNT = '1000'"),
                                          ({"OMP_WAIT_POLICY": "ACTIVE"}, "OMP_WAIT_POLICY = 'ACTIVE'")])
-def test_waiting_threads_soon_sleep(tmp_path, given, told):
+def test_waiting_threads_soon_sleep(tmp_path, monkeypatch, given, told):
     """As OpenMP itself read it, so it was set in time; the user's own setting stays."""
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):      # of whoever runs the tests
+        monkeypatch.delenv(name, raising=False)
     code, _, err = lipfw(*TINY, cwd=tmp_path, OMP_DISPLAY_ENV="VERBOSE", **given)
     assert code == 0 and told in err and (not given or "GOMP_SPINCOUNT = '1000'" not in err)
 

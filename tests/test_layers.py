@@ -19,25 +19,27 @@ ALLOWED = {     # layer -> the lipfw modules it may import, besides itself
     "kernel": BASE, "cores": set(), "malloc": set(),
     "fit": BASE | {"prior", "pruner", "kernel", "gan", "classical"},
     "dashboard": {"errors", "files", "terminal"},
-    "folder": {"errors", "listing", "redact"}, "argv": {"errors"},
+    "folder": {"errors", "listing", "redact"}, "argv": {"errors", "yamlfile"},
     **{name: BASE | TOP | PARTS for name in TOP},
     "protocol": BASE | PARTS | {"configs"},      # where the task's YAML lies
     "failed": BASE | {"mistakes"}, "run": BASE | TOP | PARTS | HOST,
     # no torch, so that a sweep skips what is done in no time
     "grid": {"argv", "configs", "errors", "cores", "failed", "files", "folder", "interrupt", "lock", "mistakes",
-             "redact", "words"},
+             "redact", "words", "yamlfile"},
     "plan": BASE | TOP | PARTS | HOST | {"configs", "grid", "mistakes"},
     # no torch here either: it starts in a moment and looks again and again
     "status": {"errors", "failed", "grid", "listing", "lock", "pruner", "report", "terminal", "words",
                "zoo"},
-    "configs": set(), "mistakes": {"configs", "errors", "interrupt"},
-    "cli": {"argv", "configs", "cores", "errors", "folder", "grid", "interrupt", "mistakes", "redact", "run"},
+    "configs": {"errors"}, "yamlfile": {"errors"}, "mistakes": {"configs", "errors", "interrupt", "yamlfile"},
+    "cli": {"argv", "configs", "cores", "errors", "folder", "grid", "interrupt", "mistakes", "redact", "run",
+            "yamlfile"},
     "__main__": {"cli"}, "__init__": set(),
 }
 LIBRARIES = {   # library -> the layers that may import it
-    "hydra": {"grid", "plan", "run", "restoring", "training", "classifying", "tracking", "cli", "mistakes"},
+    "hydra": {"grid", "plan", "run", "restoring", "training", "classifying", "tracking", "cli", "mistakes",
+              "yamlfile"},
     "omegaconf": {"grid", "plan", "run", "restoring", "training", "classifying", "tracking", "cli", "folder",
-                 "mistakes", "report", "protocol"},
+                 "mistakes", "report", "protocol", "yamlfile"},
     "pytorch_lightning": {"fit", "run", "job", "records", "recorder", "training", "tracking", "api"},
     "torchmetrics": {"fit"}, "wandb": {"dashboard"}, "wandb_workspaces": {"dashboard"},
     "skimage": {"image", "classical"}, "pywt": {"classical"},

@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 
 from lipfw.grid import basic, local, ray, slurm
 from lipfw.grid.cells import Composer
-from lipfw.grid.staged import run_stages, staged
-from lipfw.grid.stages import Stages
+from lipfw.grid.staged import run_stages
+from lipfw.grid.stages import Stages, study_of
 from lipfw.interrupt import listening
 from lipfw.redact import tree
 
@@ -35,13 +35,13 @@ class GridSweeper(BasicSweeper):
         written = OmegaConf.to_container(self.config)
         if (told := tree(written)) != written:      # Hydra writes it to multirun.yaml; the launcher has its own
             self.config = OmegaConf.create(told)
-        if not staged(self.config):
+        if (study := study_of(self.config)) is None:
             return super().sweep(arguments)
         folder = Path(str(self.config.hydra.sweep.dir))
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
         compose = Composer(self.hydra_context.config_loader, self.config)
-        stages = Stages(self.config.study, str(self.config.scale), arguments, self.hydra_context.config_loader,
+        stages = Stages(study, str(self.config.scale), arguments, self.hydra_context.config_loader,
                         lambda overrides: compose.compose(overrides)[0])
         with listening(getattr(self.launcher, "signals", (signal.SIGTERM,))):   # a request counts between stages, too
             returns = run_stages(stages, str(self.config.hydra.job.config_name), folder, compose,

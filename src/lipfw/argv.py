@@ -3,6 +3,7 @@ import re
 from pathlib import Path
 
 from lipfw.errors import InputError
+from lipfw.yamlfile import text_of
 
 typed: list[str] = []       # the arguments of this process's command, as the user gave them
 
@@ -95,7 +96,7 @@ def _names_study(flags: list[str], experiments: Path | None) -> bool:
     for folder in (experiments, own):
         file = folder and Path(folder) / f"{named.removesuffix('.yaml')}.yaml"
         if file and file.is_file():
-            return re.search(r"^study:", file.read_text(encoding="utf-8"), re.M) is not None
+            return re.search(r"^study:", text_of(file), re.M) is not None
     return False
 
 

@@ -13,13 +13,14 @@ from omegaconf import DictConfig
 
 from lipfw import __version__, redact
 from lipfw.argv import normalise, typed
-from lipfw.configs import CONF, EXPERIMENTS, KEYS
+from lipfw.configs import CONF, EXPERIMENTS, check_keys
 from lipfw.cores import wait_briefly
-from lipfw.errors import InputError, SeedsFailed
+from lipfw.errors import SeedsFailed
 from lipfw.folder import members, run_folder
 from lipfw.grid.launcher import NotAllDone
 from lipfw.interrupt import Interrupted, listening
 from lipfw.mistakes import explain
+from lipfw.yamlfile import checked
 
 _failed: list[str] = []     # mistakes of this process's runs, already told
 
@@ -28,9 +29,7 @@ def run(cfg: DictConfig) -> dict | None:
     """Do one run, unless it is finished; a user's mistake is told at once in one line and the sweep goes on."""
     sys.argv[1:] = map(redact.text, sys.argv[1:])       # loggers look it up
     try:
-        if surplus := sorted(cfg.keys() - KEYS):
-            raise InputError(f"{surplus[0]} is no option; an option of your own belongs into a group, e.g. "
-                             f"+task.{surplus[0]}=")
+        check_keys(cfg.keys())
         folders = [run_folder(one) for one in members(cfg)]
         if all((folder / "result.json").exists() for folder in folders):
             for folder in folders:
@@ -72,8 +71,9 @@ def main() -> None:
         print(f"lipfw {__version__}")
         return
     try:
-        sys.argv[1:] = normalise(typed, EXPERIMENTS)
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run)()
+        with checked():
+            sys.argv[1:] = normalise(typed, EXPERIMENTS)
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run)()
     except Interrupted:     # told already
         return
     except NotAllDone:

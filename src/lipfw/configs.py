@@ -1,5 +1,8 @@
 """Where the shipped configs lie, and which options a config has at its top."""
+from collections.abc import Iterable
 from pathlib import Path
+
+from lipfw.errors import InputError
 
 
 def _shipped(name: str) -> Path:
@@ -12,3 +15,13 @@ def _shipped(name: str) -> Path:
 CONF, EXPERIMENTS = _shipped("conf"), _shipped("experiments")
 KEYS = {"task", "image", "prior", "pruner", "fit", "trainer", "logger", "protocol", "shrunk", "seed", "name", "out",
         "max_failures"}
+
+
+def check_keys(keys: Iterable[str]) -> None:
+    """Raise InputError for the top of a config that has an option of no run's, or lacks one of every run's."""
+    if surplus := sorted(set(keys) - KEYS):
+        raise InputError(f"{surplus[0]} is no option; an option of your own belongs into a group, e.g. "
+                         f"+task.{surplus[0]}=")
+    if missing := sorted(KEYS - {"protocol", "shrunk"} - set(keys)):
+        raise InputError(f"{missing[0]} is missing: this config does not start from the shipped one; begin it with "
+                         "defaults: [config, _self_]")

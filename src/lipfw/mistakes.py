@@ -7,10 +7,14 @@ from pathlib import Path
 from hydra.errors import HydraException, InstantiationException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from lipfw.configs import CONF, EXPERIMENTS, KEYS
 from lipfw.errors import InputError, SeedsFailed, nearest
 from lipfw.interrupt import Interrupted
+from lipfw.yamlfile import check, text_of
+
+_UNSAID = {"protocol", "shrunk"}    # of the top: a task's and a trainer's own, which no user gives
 
 
 def explain(error: BaseException, typed: Sequence[str] = ()) -> str | None:
@@ -87,11 +91,14 @@ def _config_mistake(error: Exception, chain: list[BaseException], typed: Sequenc
         return " ".join(str(error).split("\n")[0].split()) + "; options are written name=value"
     if isinstance(error, InstantiationException) and "Error locating target" not in text:
         return None     # an error inside what was made is the program's
-    return " ".join(str(error).split("\n")[0].split())
+    return " ".join(str(error).strip().split("\n")[0].split())
 
 
 def _unknown(key: str, typed: Sequence[str]) -> str:
     """Return the line for an option that does not exist, with the nearest that does."""
+    if key in KEYS - _UNSAID:
+        return (f"{key} is no option of this config, which does not start from the shipped one; begin it with "
+                "defaults: [config, _self_]")
     group, _, name = key.rpartition(".") if key.startswith("hydra.launcher.") else key.partition(".")
     group = group.replace(".", "/")
     options = {p.stem: _keys(p, group) for p in _files(group, typed)}
@@ -101,7 +108,7 @@ def _unknown(key: str, typed: Sequence[str]) -> str:
     if name and options:
         every = sorted({f"{group.replace('/', '.')}.{k}" for keys in options.values() for k in keys})
     else:
-        every = sorted(KEYS - {"protocol", "shrunk"})
+        every = sorted(KEYS - _UNSAID)
     return f"{key} is no option{nearest(key, every) or '; there are ' + ', '.join(every)}"
 
 
@@ -114,9 +121,13 @@ def _files(group: str, typed: Sequence[str]) -> list[Path]:
 
 def _keys(path: Path, group: str) -> set[str]:
     """Return the options that a group's YAML file has, those of its base among them if it names it."""
-    node = OmegaConf.load(path)
+    try:
+        check(path)
+        node = OmegaConf.load(path)
+    except (InputError, OmegaConfBaseException, YAMLError):     # another file of the user's
+        return set()
     has_base = any(str(d).endswith("_common") for d in node.get("defaults") or ())
-    if path.read_text().startswith("# @package _global_"):
+    if text_of(path).startswith("# @package _global_"):
         node = node.get(group) or {}
     keys = set(node) | (set(OmegaConf.load(CONF / group / "_common.yaml")) if has_base else set())
     return {str(k) for k in keys if not str(k).startswith("_") and k != "defaults"}

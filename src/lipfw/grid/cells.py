@@ -20,8 +20,10 @@ from hydra.version import setbase
 from omegaconf import DictConfig, OmegaConf, flag_override
 
 from lipfw.argv import normalise
+from lipfw.configs import check_keys
 from lipfw.folder import members, run_folder
-from lipfw.grid.stages import Stages, stand_in
+from lipfw.grid.stages import Stages, stand_in, study_of
+from lipfw.yamlfile import checked
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Composer:
     def __call__(self, overrides: Sequence[str]) -> Cell:
         """Return the cell of a list of overrides. Raises what Hydra raises for a mistake in them."""
         config, hydra = self.compose(overrides)
+        check_keys(config.keys())
         return Cell(tuple(overrides), config, hydra, tuple(run_folder(one) for one in members(config)))
 
     def compose(self, overrides: Sequence[str]) -> tuple[DictConfig, DictConfig]:
@@ -103,17 +106,18 @@ def opened(arguments: Sequence[str], conf: Path, experiments: Path) -> Iterator[
     path = create_config_search_path(str(conf))
     if parsed.config_dir:
         path.prepend("command-line", f"file://{Path(parsed.config_dir).absolute()}", "schema")    # which must be last
-    try:
-        hydra = Hydra.create_main_hydra2("lipfw", path)
-        setbase("1.3")      # as the command line has it
-        setup_globals()
-        loader = hydra.config_loader
-        master = hydra.compose_config(parsed.config_name or "config", parsed.overrides, RunMode.MULTIRUN, False)
-        task, composer = OmegaConf.to_container(master.hydra.overrides.task), Composer(loader, master)
-        if master.get("study"):
-            stages = Stages(master.study, str(master.scale), task, loader, lambda cell: composer.compose(cell)[0])
-            yield [stand_in(cell) for cells in stages.cells.values() for cell in cells], composer
-        else:
-            yield split(loader, master, task), composer
-    finally:
-        GlobalHydra.instance().clear()
+    with checked():
+        try:
+            hydra = Hydra.create_main_hydra2("lipfw", path)
+            setbase("1.3")      # as the command line has it
+            setup_globals()
+            loader = hydra.config_loader
+            master = hydra.compose_config(parsed.config_name or "config", parsed.overrides, RunMode.MULTIRUN, False)
+            task, composer = OmegaConf.to_container(master.hydra.overrides.task), Composer(loader, master)
+            if (study := study_of(master)) is not None:
+                stages = Stages(study, str(master.scale), task, loader, lambda cell: composer.compose(cell)[0])
+                yield [stand_in(cell) for cells in stages.cells.values() for cell in cells], composer
+            else:
+                yield split(loader, master, task), composer
+        finally:
+            GlobalHydra.instance().clear()

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from hydra.core.utils import JobReturn, JobStatus
-from omegaconf import DictConfig
 
 from lipfw.errors import InputError
 from lipfw.files import read_jsonl
@@ -123,8 +122,3 @@ def _nearest(found: Path, sparsity: float) -> Path:
 
 def _listed(cell: Planned, folder: Path | None) -> dict:
     return {"stage": cell.stage, "values": dict(cell.values), "folder": None if folder is None else folder.name}
-
-
-def staged(config: DictConfig) -> bool:
-    """Return whether a composed config is that of a study with stages."""
-    return bool(config.get("study"))

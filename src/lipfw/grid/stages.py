@@ -47,6 +47,19 @@ class Planned:
     sparsity: float | None = None
 
 
+def study_of(config: DictConfig) -> DictConfig | None:
+    """Return the study of a composed config, None if it has none. Raises InputError for one that says nothing."""
+    if "study" not in config:
+        return None
+    study = config.study
+    if not study or not OmegaConf.is_dict(study):
+        raise InputError(f"study: {'is empty' if not study else 'must be a mapping'}; it has at least scales and "
+                         "stages, as those of experiments/ do")
+    if "scale" not in config:
+        raise InputError("study: without scale=; begin the config with defaults: [study, _self_]")
+    return study
+
+
 class Stages:
     """The stages of a study at a scale, with the user's own overrides; `stages.cells` has each one's runs.
 
@@ -93,16 +106,23 @@ class Stages:
             if key not in _STUDY:
                 raise InputError(f"study.{key} is no part of a study{nearest(key, _STUDY)}; there are "
                                  f"{', '.join(_STUDY)}")
-        scales = self.spec.get("scales") or {}
+        for key in ("scales", "stages"):
+            if not isinstance(self.spec.get(key), Mapping) or not self.spec[key]:
+                raise InputError(f"study.{key} must name at least one of them, e.g. "
+                                 + ('scales: {tiny: "fit.steps=500"}' if key == "scales" else
+                                    'stages: {found: {run: "pruner=imp"}}'))
+        scales = self.spec["scales"]
         if self.scale not in scales:
             raise InputError(f"scale={self.scale} is not one of this study's: use {' or '.join(scales)}")
-        for name, stage in (self.spec.get("stages") or {}).items():
+        for name, stage in self.spec["stages"].items():
             allowed = (*_STAGE, *scales)
+            if not isinstance(stage, Mapping):
+                raise InputError(f"study.stages.{name} must say what is run, e.g. {name}: {{run: \"pruner=imp\"}}, got "
+                                 f"{stage!r}")
             for key in stage:
                 if key not in allowed:
                     raise InputError(f"study.stages.{name}.{key} is no part of a stage{nearest(key, allowed)}; there "
                                      f"are {', '.join(allowed)}")
-        self.spec.setdefault("stages", {})
 
     def _stage(self, name: str, stage: Mapping) -> list[Planned]:
         words = [self.spec.get("common"), stage.get("run"), self.spec["scales"][self.scale], stage.get(self.scale)]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from lipfw.configs import CONF, EXPERIMENTS, KEYS
+from lipfw.configs import CONF, EXPERIMENTS
 from lipfw.errors import InputError, nearest, number, whole
 from lipfw.grid.cells import opened
 from lipfw.mistakes import explain
@@ -91,11 +91,7 @@ def plan(args: argparse.Namespace, rest: Sequence[str]) -> int:
     kinds = Kinds()
     with opened(rest, CONF, EXPERIMENTS) as (cells, compose):
         for overrides in cells:
-            config = compose(overrides).config
-            if surplus := sorted(config.keys() - KEYS - {"hydra"}):
-                raise InputError(f"{surplus[0]} is no option; an option of your own belongs into a group, e.g. "
-                                 f"+task.{surplus[0]}=")
-            kinds.add(config)
+            kinds.add(compose(overrides).config)
     if not any(kinds):
         raise InputError("these overrides make no run; glob() finds the names of a group's files, and no values")
     return _grid(view, planner, kinds)
