@@ -16,7 +16,7 @@ from benchmarks.timing import in_turns, ratio
 from lipfw.fit.checkpoint import Checkpoint
 from lipfw.fit.restoration import Restoration
 from lipfw.fit.rounds import IterativePruning
-from lipfw.fit.trainer import make_trainer
+from lipfw.fit.trainer import make_trainer, quiet
 from lipfw.image.skimage import load
 from lipfw.prior.skip import build
 from lipfw.pruner.none import Dense
@@ -52,7 +52,8 @@ def measure(setting: Setting) -> Iterator[Row]:
                 pruning = IterativePruning(Dense())
                 clock = Clock(Path(folder) / "checkpoint.ckpt")
                 callbacks = [pruning, Recorder(Path(folder), pruning, [picture], {}), clock]
-                make_trainer(1, callbacks, "gpu" if setting.device == "cuda" else "cpu").fit(module)
+                with quiet():
+                    make_trainer(1, callbacks, "gpu" if setting.device == "cuda" else "cpu").fit(module)
             return clock.seconds_taken / STEPS
 
         bare, _ = runner(spec)

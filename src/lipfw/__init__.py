@@ -15,7 +15,12 @@ __all__ = ["__version__", *_PUBLIC]
 def __getattr__(name: str):
     """Import the public names when they are asked for, so that `import lipfw` costs no torch."""
     if name in _PUBLIC:
+        import random
         from importlib import import_module
 
-        return getattr(import_module(_PUBLIC[name]), name)
+        drawn = random.getstate()       # rich draws numbers as it is imported
+        try:
+            return getattr(import_module(_PUBLIC[name]), name)
+        finally:
+            random.setstate(drawn)
     raise AttributeError(f"module 'lipfw' has no attribute {name!r}; it has {', '.join(__all__)}")

@@ -15,7 +15,7 @@ from torch import Tensor
 from lipfw.errors import InputError, choice, nearest
 from lipfw.fit.restoration import Restoration
 from lipfw.fit.rounds import IterativePruning
-from lipfw.fit.trainer import make_trainer
+from lipfw.fit.trainer import make_trainer, quiet
 from lipfw.image.kinds import given, given_mask
 from lipfw.image.picture import Picture, finish
 from lipfw.image.write import write_png
@@ -86,12 +86,14 @@ class Progress:
 
 @contextlib.contextmanager
 def _as_by_default() -> Iterator[None]:
-    """Let torch compute as it does by default, whatever the caller's program has set; tell mistakes in its words."""
+    """Let torch compute as it does by default, whatever the caller's program has set, and Lightning be quiet; tell
+    mistakes in the caller's words.
+    """
     dtype = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
     elsewhere = torch.get_default_device().type != "cpu"
     try:
-        with torch.inference_mode(False), torch.enable_grad(), \
+        with quiet(), torch.inference_mode(False), torch.enable_grad(), \
                 torch.device("cpu") if elsewhere else contextlib.nullcontext():
             yield
     except InputError as e:

@@ -28,7 +28,7 @@ from lipfw.fit.restoration import Restoration
 from lipfw.fit.rounds import Ended
 from lipfw.fit.stepping import check_kernel
 from lipfw.fit.stopping import last_before_rises
-from lipfw.fit.trainer import device_name, make_trainer
+from lipfw.fit.trainer import device_name, make_trainer, quiet
 from lipfw.folder import group_digest, label_parts, members, run_folder, told
 from lipfw.interrupt import Interrupted, heed
 from lipfw.job import Job
@@ -189,6 +189,7 @@ def _searched(cfg: DictConfig, shown: dict, folder: Path, console: Console, side
     return found
 
 
+@quiet()
 def _fit(cfg: DictConfig, shown: dict, folder: Path, console: Console, command: str | None, side: Side | None,
          job: Job) -> dict:
     """Fit all rounds from the last checkpoint on, in a folder that this process holds alone, and write the result.
