@@ -449,6 +449,8 @@ def test_reports_status_and_tickets_know_classifiers(go, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("overrides, words", [
+    (["task=classify", *SMALL, "pruner=imp", "pruner.rewind_step=100%", "pruner.retrain=remaining"],
+     "leaves no step of the [0-9,]+ steps of fit.epochs=; use an earlier one"),
     (["task=classify", "image=skimage"], "task=classify takes pictures with labels.*image=lfw_labelled"),
     (["task=classify", "image=lfw"], "task=classify takes pictures with labels"),
     (["task=classify", "prior=skip", "prior.jitter=0", "image=lfw_labelled"], "prior=skip makes pictures; use prior="),

@@ -17,6 +17,7 @@ from lipfw.fit.restoration import Restoration
 from lipfw.fit.rounds import IterativePruning
 from lipfw.fit.trainer import make_trainer, quiet
 from lipfw.image.kinds import given, given_mask
+from lipfw.image.meaning import Meaning
 from lipfw.image.picture import Picture, finish
 from lipfw.image.write import write_png
 from lipfw.prior import skip
@@ -26,7 +27,7 @@ from lipfw.protocol import follows, in_python, prior_of, protocol_of, task_class
 from lipfw.pruner.none import Dense
 from lipfw.pruner.pruner import Pruner
 from lipfw.pruner.ticket import Replay, best_ticket
-from lipfw.recorder import alpha_like
+from lipfw.recorder import alpha_like, meaning_like
 
 _OF_FIT = tuple(n for n in inspect.signature(Restoration).parameters if n not in ("problems", "prior"))
 
@@ -37,7 +38,7 @@ class Restored:
 
     Of `steps` steps `step` was picked; what ended the fit before its last one is `stopped_by`: "rule", "time" or
     "progress", or None. `alpha` is the given picture's transparency, (H, W), or None. `bits` is the depth of a saved
-    file.
+    file, `meaning` what that says of the colours and the size in print.
     """
 
     array: np.ndarray = field(repr=False)
@@ -47,6 +48,7 @@ class Restored:
     picture: object = field(default=None, repr=False)
     steps: int = 0
     stopped_by: str | None = None
+    meaning: Meaning | None = field(default=None, repr=False)
 
     def save(self, path: str | Path) -> None:
         """Write a PNG at the depth of the picture that was given.
@@ -61,7 +63,7 @@ class Restored:
         pixels = torch.from_numpy(np.atleast_3d(self.array)).permute(2, 0, 1)[None]
         alpha = None if self.alpha is None else torch.from_numpy(self.alpha)[None, None]
         try:
-            write_png(path, pixels, alpha, self.bits)
+            write_png(path, pixels, alpha, self.bits, self.meaning)
         except OSError as e:
             raise InputError(f"{path} can't be written ({e.strerror})") from None
 
@@ -187,7 +189,8 @@ def restore(picture, task: str | Callable[[Picture], Problem] = "denoise", *, ti
     _run(make_trainer(pruning.rounds, [pruning], device), module)
     pixels, alpha = result("picked")
     return Restored(pixels[0].permute(1, 2, 0).squeeze(-1).numpy(), None if alpha is None else alpha[0, 0].numpy(),
-                    module.summary()["step_picked"], found.bits, back(pixels, alpha), module.step, module.stopped_by)
+                    module.summary()["step_picked"], found.bits, back(pixels, alpha), module.step, module.stopped_by,
+                    meaning_like(found, pixels.shape))
 
 
 def _defaults(protocol: Mapping, prior: Prior, fit: Mapping) -> dict:

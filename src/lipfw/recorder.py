@@ -9,6 +9,7 @@ from torch import Tensor
 from lipfw.fit.restoration import Restoration
 from lipfw.fit.rounds import IterativePruning
 from lipfw.folder import short
+from lipfw.image.meaning import Meaning
 from lipfw.image.picture import Picture
 from lipfw.image.write import write_png
 from lipfw.records import Records
@@ -56,7 +57,8 @@ class Recorder(Records):
     def _write_pictures(self, round_: int, pictures: Sequence[Tensor], step: int | None = None) -> None:
         (self.folder / "restored").mkdir(exist_ok=True)
         for i, (p, x) in enumerate(zip(self.pictures, pictures, strict=True)):
-            write_png(self.folder / self.picture_name(round_, i, step), x.cpu(), alpha_like(p, x.shape), p.bits)
+            write_png(self.folder / self.picture_name(round_, i, step), x.cpu(), alpha_like(p, x.shape), p.bits,
+                      meaning_like(p, x.shape))
 
     def log_files(self, logger: Logger, record: Mapping) -> None:
         if not hasattr(logger, "log_image"):
@@ -76,3 +78,8 @@ def alpha_like(picture: Picture, shape: torch.Size) -> torch.Tensor | None:
     if picture.alpha is None or picture.alpha.shape[2:] == shape[2:]:
         return picture.alpha
     return torch.nn.functional.interpolate(picture.alpha, size=shape[2:], mode="bicubic").clamp(0, 1)
+
+
+def meaning_like(picture: Picture, shape: torch.Size) -> Meaning:
+    """Return what the file of a picture's restoration says: as large in print as the picture, of whatever size."""
+    return picture.meaning.scaled(shape[3] / picture.size[1], shape[2] / picture.size[0])

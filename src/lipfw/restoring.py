@@ -24,7 +24,7 @@ from lipfw.image.write import PANEL, sheet, write_png
 from lipfw.job import Job
 from lipfw.problem import Problem
 from lipfw.pruner.none import Dense
-from lipfw.recorder import Recorder
+from lipfw.recorder import Recorder, meaning_like
 from lipfw.search import check
 from lipfw.summary import closing, panels, rounds_table
 
@@ -78,7 +78,8 @@ class Restoring(Job):
             degraded.append({"psnr": float(psnr(p, view)), "ssim": float(ssim(p, view))})
             sheet(panels(p, view, restored, degraded[-1]["psnr"]), folder / f"compare{suffix}.png")
             if p.image is not None and p.shape[1] > PANEL:
-                write_png(folder / f"clean{suffix}.png", p.image.cpu(), None, 8)
+                write_png(folder / f"clean{suffix}.png", p.image.cpu(), None, 8,
+                          meaning_like(self.pictures[i], p.image.shape))
         return {"oracle_round": max(known, key=lambda r: r["psnr_picked"])["round"] if known else None,
                 "degraded": {k: _finite(sum(d[k] for d in degraded) / len(degraded)) for k in ("psnr", "ssim")}}
 

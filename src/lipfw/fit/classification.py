@@ -37,6 +37,7 @@ class Classification(Stepped):
     recorded = ("loss", "train_accuracy", "accuracy")
     kernel_name = "dense"       # torch does all the work
     shorter = "fit.epochs=, image.size=, prior.channels="
+    length_by = "fit.epochs="
 
     def __init__(self, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], network: nn.Module, *,
                  epochs: int = 182, batch: int = 256, lr: float = 0.01, drops: Sequence[float] = (0.5, 0.75),

@@ -12,6 +12,8 @@ class FineTuning(Adversarial):
     The defaults are those of the lottery image prior's script, but for its generator batch of 1.
     """
 
+    length_by = "fit.epochs="
+
     def __init__(self, pixels: Tensor, prior: Prior, *, epochs: int = 30, lr: float = 2e-4, batch: int = 64,
                  generator_batch: int | None = None, penalty: float = 10.0, penalised: int | None = None,
                  drift: float = 1e-3, smoothing: float = 0.0, mirror: bool = False, judge_every: int = 1000,

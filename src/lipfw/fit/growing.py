@@ -24,6 +24,8 @@ class Growing(Adversarial):
     Both are a number for all scales or a list with one for each, 4 pixels first; the first fades in over none.
     """
 
+    length_by = "fit.fade= and fit.stable="
+
     def __init__(self, pixels: Tensor, prior: Prior, *, fade: int | Sequence[int] = 600_000,
                  stable: int | Sequence[int] = 600_000, lr: float = 1e-3, batch: int = 16,
                  generator_batch: int | None = None, penalty: float = 10.0, penalised: int | None = None,

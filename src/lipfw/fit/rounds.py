@@ -27,9 +27,9 @@ class IterativePruning(pl.Callback):
     Where the pruner has a stopping rule, no round starts after it has ended them. State (mask, rewind, losses) lies in
     checkpoints.
 
-    `target` names the pruned network inside the LightningModule, which must have `steps` (in a round), `snapshot()`,
-    `rewind(snapshot, begin)`, `start_from(weights)`, `start_round(round)`, `hold(mask)`, `round_loss()`, a list
-    `after_step`, and what a pruner may see of it (`Fit`).
+    `target` names the pruned network inside the LightningModule, which must have `steps` (in a round), `length`,
+    `snapshot()`, `rewind(snapshot, begin)`, `start_from(weights)`, `start_round(round)`, `hold(mask)`, `round_loss()`,
+    a list `after_step`, and what a pruner may see of it (`Fit`).
     """
 
     def __init__(self, pruner: Pruner, target: str = "prior.network"):
@@ -80,10 +80,10 @@ class IterativePruning(pl.Callback):
         self.pruner.prepare(network)
         self.total = sum(p.numel() for p in prunable(network).values())
         self.counts = self.pruner.counts(network)
-        self.rewind_step = self.pruner.rewind(module.steps)
+        self.rewind_step = self.pruner.rewind(module.steps, module.length)
         if self.pruner.retrain == "remaining" and self.rewind_step == module.steps:
             raise InputError(f"pruner.rewind_step={self.pruner.rewind_step} with pruner.retrain=remaining leaves no "
-                             f"step of fit.steps={module.steps}; use an earlier one")
+                             f"step of {module.length}; use an earlier one")
 
     def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
         self.prepare(module)    # a checkpoint, if there is one, is loaded over it

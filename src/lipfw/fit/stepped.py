@@ -25,6 +25,7 @@ class Stepped(pl.LightningModule):
     does: str                           # what it is for: a task says the same of itself
     recorded: Sequence[str] = ()        # names of what a record holds besides its step
     shorter = "fit.steps="              # options that make a fit take less time
+    length_by = ""                      # options that make the number of steps, where it is not one itself
     cpu_only = False                    # a GPU, if there is one, is of no use
 
     def __init__(self, steps: int, log_every: int, steps_per_batch: int, minutes: float | None = None):
@@ -44,6 +45,11 @@ class Stepped(pl.LightningModule):
         self.records: list[dict] = []                       # of the last batch, read by callbacks at its end
         self.keep: frozenset[int] = frozenset()             # steps whose pictures are kept, too
         self.kept: list[tuple[int, list[Tensor]]] = []      # those of the last batch, taken by callbacks at its end
+
+    @property
+    def length(self) -> str:
+        """The number of a round's steps in the words of a user's options."""
+        return f"the {self.steps:,} steps of {self.length_by}" if self.length_by else f"fit.steps={self.steps}"
 
     def fit_step(self) -> Tensor | None:
         """Do one optimisation step and count it; returns the recorded numbers of the step if it is one to record."""

@@ -1,5 +1,6 @@
 """Pictures as Python programs have them, arrays, tensors, PIL images and files; and results of the same kind."""
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from lipfw.errors import InputError
+from lipfw.image.meaning import of_image
 from lipfw.image.picture import Picture, from_array
 from lipfw.image.read import COLOUR, GREY, read
 
@@ -90,7 +92,7 @@ def _of_tensor(tensor: Tensor, name: str) -> tuple[Picture, Back]:
 
 def _of_pil(image: Image.Image, name: str) -> tuple[Picture, Back]:
     try:
-        image = ImageOps.exif_transpose(image)
+        meaning, image = of_image(image), ImageOps.exif_transpose(image)
     except Exception as e:      # it is decoded here at the latest, and decoders raise anything
         raise InputError(f"the PIL image can't be decoded ({e}); open it again from a whole file") from None
     mode = image.mode
@@ -118,7 +120,7 @@ def _of_pil(image: Image.Image, name: str) -> tuple[Picture, Back]:
             made.info["icc_profile"] = image.info["icc_profile"]
         return made
 
-    return picture, back
+    return replace(picture, meaning=meaning), back
 
 
 def _layout(shape: tuple[int, ...], *orders: str) -> str | None:

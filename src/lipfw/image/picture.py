@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lipfw.errors import InputError, choice, whole
 from lipfw.image import box as boxes
+from lipfw.image.meaning import Meaning
 
 MAX_PIXELS = 16_777_216
 DECODED_FOR_RESIZE = 100_000_000  # pixels of a file that `size` may still shrink: decoding takes about 1.2 GB
@@ -20,7 +21,8 @@ class Picture:
     """One picture with what is needed to save a result beside it.
 
     `pixels` is (1, C, H, W) float32 in [0, 1] with C = 1 or 3; `alpha`, if the file has one, (1, 1, H, W) in [0, 1].
-    `bits` (8 or 16) is the depth a result is saved in. `degraded` pictures are measurements: no clean one is known.
+    `bits` (8 or 16) is the depth a result is saved in, and `meaning` what its file then says of the colours and the
+    size in print. `degraded` pictures are measurements: no clean one is known.
     Raises InputError if the parts do not fit together.
     """
 
@@ -29,6 +31,7 @@ class Picture:
     alpha: Tensor | None = None
     bits: int = 8
     degraded: bool = False
+    meaning: Meaning = Meaning()
 
     def __post_init__(self):
         if not isinstance(self.name, str) or not self.name:
@@ -101,7 +104,9 @@ def finish(pictures: list[Picture], *, size: int | None = None, fit_size: str = 
                              f"needs {STRIDE}x{STRIDE}; use image.fit_size=pad")
         pixels = _shape(picture.pixels, size, fit_size).expand(-1, channels, -1, -1).contiguous()
         alpha = None if picture.alpha is None else _shape(picture.alpha, size, fit_size)
-        done.append(replace(picture, pixels=pixels, alpha=alpha, degraded=degraded))
+        side = min(picture.size)
+        meaning = picture.meaning if size is None else picture.meaning.scaled(size / side, size / side)
+        done.append(replace(picture, pixels=pixels, alpha=alpha, degraded=degraded, meaning=meaning))
     return done
 
 

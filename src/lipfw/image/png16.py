@@ -49,6 +49,12 @@ def write(path: Path, array: np.ndarray) -> None:
     kornia_io.write_image_png_u16(str(path), np.ascontiguousarray(array), MODES[array.shape[2]])
 
 
+def insert(path: Path, chunks: bytes) -> None:
+    """Put chunks into a PNG file, before all but the header."""
+    data = path.read_bytes()
+    path.write_bytes(data[:33] + chunks + data[33:])
+
+
 def _relabel(data: bytes, depth: int, colour_type: int) -> bytes:
     """Change depth and colour type in the IHDR chunk (bytes 12 to 28, then their CRC), nothing else."""
     ihdr = data[12:24] + bytes([depth, colour_type]) + data[26:29]

@@ -4,6 +4,7 @@ import stat
 import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -13,12 +14,12 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from lipfw.errors import InputError
 from lipfw.image import png16, tiff
+from lipfw.image.meaning import ORIENTATION, of_file
 from lipfw.image.picture import MAX_PIXELS, Picture, check_pixels, from_array
 
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF", "TIFF")  # MPO: a JPEG with a second view, from phones
 READABLE = "PNG, JPEG, WebP, BMP, GIF and TIFF are read"
 GREY, COLOUR = ("1", "L", "LA", "La"), ("P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr")
-ORIENTATION = 274  # the EXIF tag
 LARGEST_PIXEL = 32  # bytes: four channels of float64
 OTHER = 1 << 26  # bytes that a file may hold besides: profiles, previews, further pages
 
@@ -28,12 +29,14 @@ def read(path, max_pixels: int = MAX_PIXELS, option: str = "image.path") -> Pict
 
     Grey stays grey, palettes become RGB, CMYK and YCbCr are converted to RGB without colour profiles, an alpha or a
     transparent colour becomes `alpha`, EXIF orientation is applied, of several frames the first is taken. 16-bit PNG
-    and TIFF keep their 16 bits; floats in [0, 1] count as 16 bits. Raises InputError with path, cause and remedy;
-    `option` is the option that names the path.
+    and TIFF keep their 16 bits; floats in [0, 1] count as 16 bits. A profile and a resolution are kept. Raises
+    InputError with path, cause and remedy; `option` is the option that names the path.
     """
     path = Path(os.path.expanduser(str(path)))  # not Path.expanduser, which fails for a file named ~x.png
     _check_file(path, option)
-    return from_array(path.stem, decode(path, partial(open, path, "rb"), max_pixels))
+    picture = from_array(path.stem, decode(path, partial(open, path, "rb"), max_pixels))
+    with _strict_pillow():
+        return replace(picture, meaning=of_file(path))
 
 
 def decode(what, opened: Callable[[], BinaryIO], max_pixels: int = MAX_PIXELS, remedy: str | None = None) -> np.ndarray:

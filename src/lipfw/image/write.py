@@ -9,27 +9,35 @@ from torch import Tensor
 from lipfw.errors import choice
 from lipfw.files import write_atomic
 from lipfw.image import png16
+from lipfw.image.meaning import Meaning
 
 FONT_SIZE = 16
 GAP = 12  # pixels between and around the panels of a sheet
 PANEL = 256  # pixels: the height of a panel
 
 
-def write_png(path, pixels: Tensor, alpha: Tensor | None = None, bits: int = 8) -> None:
+def write_png(path, pixels: Tensor, alpha: Tensor | None = None, bits: int = 8, meaning: Meaning | None = None) -> None:
     """Write (1, C, H, W), C = 1 or 3, with an optional alpha (1, 1, H, W) as a PNG of 8 or 16 bits a channel.
 
     Values are clipped to [0, 1] and rounded to the nearest level, so reading the file back gives the same levels.
-    The file is complete or not there. Raises ValueError for NaN and for other shapes.
+    `meaning` is what the file says of its colours and its size in print. The file is complete or not there. Raises
+    ValueError for NaN and for other shapes.
     """
     choice("bits", bits, (8, 16))
     if pixels.ndim != 4 or pixels.shape[0] != 1 or pixels.shape[1] not in (1, 3):
         raise ValueError(f"a picture to write must have shape (1, 1 or 3, H, W), got {tuple(pixels.shape)}")
     array = _levels(pixels if alpha is None else torch.cat([pixels, alpha.to(pixels)], dim=1), bits)
-    if bits == 16:
-        write_atomic(Path(path), lambda p: png16.write(p, array))
-    else:
-        image = Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
-        write_atomic(Path(path), lambda p: image.save(p, "PNG"))
+    chunks = b"" if meaning is None else meaning.chunks(pixels.shape[1])
+
+    def write(part: Path) -> None:
+        if bits == 16:
+            png16.write(part, array)
+        else:
+            Image.fromarray(array[..., 0] if array.shape[2] == 1 else array).save(part, "PNG")
+        if chunks:
+            png16.insert(part, chunks)
+
+    write_atomic(Path(path), write)
 
 
 def sheet(panels: list[tuple[str, Tensor]], path, height: int = PANEL) -> None:
