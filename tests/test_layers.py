@@ -6,7 +6,7 @@ import lipfw
 
 ROOT = Path(lipfw.__file__).parent
 BASE = {"streams", "problem", "mask", "ticket", "measures", "files", "errors", "listing", "lock", "interrupt", "redact",
-        "bounded", "words", "imported", "spectrum", "zoo", "redraw"}
+        "bounded", "words", "imported", "spectrum", "zoo", "redraw", "skips"}
 TOP = {"run", "batch", "job", "restoring", "training", "classifying", "records", "recorder", "summary", "tracking",
        "failed", "api", "protocol", "search", "report", "tickets", "terminal"}
 PARTS = {"image", "task", "prior", "pruner", "kernel", "fit", "folder", "gan"}
@@ -19,7 +19,7 @@ ALLOWED = {     # layer -> the lipfw modules it may import, besides itself
     "kernel": BASE, "cores": set(), "malloc": set(),
     "fit": BASE | {"prior", "pruner", "kernel", "gan", "classical"},
     "dashboard": {"errors", "files", "terminal"},
-    "folder": {"errors", "listing", "redact"}, "argv": {"errors", "yamlfile"},
+    "folder": {"errors", "listing", "redact", "skips"}, "argv": {"errors", "yamlfile"},
     **{name: BASE | TOP | PARTS for name in TOP},
     "protocol": BASE | PARTS | {"configs"},      # where the task's YAML lies
     "failed": BASE | {"mistakes"}, "run": BASE | TOP | PARTS | HOST,

@@ -271,6 +271,21 @@ def test_rows_are_read_however_they_are_spelled(spelled):
     assert nas.bits(cfg.prior.skips) == ["11111", "01111", "00111", "00011", "00001"]
 
 
+def test_the_same_network_has_one_folder_however_its_rows_are_spelled(tmp_path):
+    """Numbers, octal ones and text are one matrix; what is none is told when the network is made."""
+    (tmp_path / "mine.yaml").write_text("defaults: [config, _self_]\nprior: {skips: [11111, 01111, 00111, 00011, 1]}\n")
+    texts = "['11111','01111','00111','00011','00001']"
+    with initialize_config_dir(str(tmp_path), version_base="1.3"):
+        folders = {run_folder(compose("mine", ["prior=nas", f"hydra.searchpath=[file://{CONF}]", *more])).name
+                   for more in ([], [f"prior.skips={texts}"], ["prior.skips=[11111,1111,111,11,1]"],
+                                ["prior.skips=[11111,01111,00111,00011,00001]"])}
+        other = compose("mine", ["prior=nas", f"hydra.searchpath=[file://{CONF}]", "prior.skips=[11111,1111,111,11,0]"])
+        none = compose("mine", ["prior=nas", f"hydra.searchpath=[file://{CONF}]", "prior.skips=[7]"])
+    assert len(folders) == 1 and len({*folders, run_folder(other).name, run_folder(none).name}) == 3
+    for row in (f"{i:05b}" for i in range(32)):     # a number is one row, be it read as decimal or as octal
+        assert nas.bits([int(row), int(row, 8), row, row.lstrip("0") or "0", 0])[:4] == [row] * 4
+
+
 def test_rows_in_a_file_are_read_whatever_yaml_makes_of_them(tmp_path):
     rows = [f"{i:05b}" for i in range(32)]
     (tmp_path / "a.yaml").write_text(f"skips: [{', '.join(rows)}]")

@@ -1,4 +1,5 @@
 """Where a run's results lie: a folder whose name follows from what the run is. No torch here: launchers ask it too."""
+import contextlib
 import copy
 import hashlib
 import json
@@ -13,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from lipfw.errors import InputError, whole
 from lipfw.listing import cifar_files, pictures_below, pictures_in, tickets_in
 from lipfw.redact import tree
+from lipfw.skips import bits
 
 # Options that change where or how fast a run happens, or how it is shown, and not its result. Of the trainer's,
 # precision does.
@@ -59,6 +61,10 @@ def options(cfg: DictConfig) -> dict:
             out[group] = {k: v for k, v in out[group].items() if k != key}
     if out.get("task", {}).get("_target_") == "lipfw.task.clean.Clean" and "target" not in out["task"]:
         out["task"].pop("seed", None)       # nothing is drawn
+    prior = out.get("prior")
+    if isinstance(prior, dict) and prior.get("_target_") == "lipfw.prior.nas.build" and prior.get("skips") is not None:
+        with contextlib.suppress(InputError):       # what is no matrix the prior will tell
+            out["prior"] = {**prior, "skips": bits(prior["skips"])}     # the same network, whatever YAML makes of it
     fit = out.get("fit")
     if isinstance(fit, dict) and "holdout" not in (fit.get("pick"), fit.get("stop")):
         fit.pop("held_out", None)

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from lipfw.errors import InputError, choice, flag, whole
 from lipfw.prior.prior import Prior, one_channel_count, round_up, uniform_codes
 from lipfw.prior.skip import conv_block
+from lipfw.skips import LEVELS, bits
 from lipfw.streams import global_stream
 
-LEVELS, CELLS = 5, 324
+CELLS = 324
 _SMALLEST = 2 ** (LEVELS + 1)       # of a code's side: the deepest level's reflection padding needs 2x2 pixels
 # the published networks: cell, and for each level j = 1..5 the sources enc0..enc4 that are added there
 MODELS = {
@@ -221,29 +222,6 @@ def build(shapes: Sequence[tuple[int, int, int]], *, model: str = "denoise", cel
     codes = uniform_codes([(code_channels, _side(h), _side(w)) for _, h, w in shapes], code, seed)
     return Prior(network, codes, shapes, jitter=jitter, seed=seed, redraw=redraw,
                  architecture={"network": "nas", **arguments})
-
-
-def bits(skips: Sequence[str | int]) -> list[str]:
-    """Return the rows of a skip matrix as text: five of five bits, however a config has read them.
-
-    In a file YAML takes 11111 for a number and 01111 for an octal one. Raises InputError.
-
-    >>> bits([11111, 0o1111, "00111", 11, "1"])
-    ['11111', '01111', '00111', '00011', '00001']
-    """
-    given = list(skips) if isinstance(skips, Sequence) and not isinstance(skips, str) else [skips]
-    rows = [_row(row) for row in given]
-    if len(rows) != LEVELS or None in rows:
-        raise InputError(f"prior.skips must be {LEVELS} rows of {LEVELS} bits, that of level j saying which of enc0 to "
-                         f"enc4 are added there, e.g. [{','.join(MODELS['denoise'][1])}], got {skips}")
-    return rows
-
-
-def _row(row) -> str | None:
-    """Return a row as text, None if it is none."""
-    spelled = [str(row), f"{row:o}"] if type(row) is int and row >= 0 else [row]
-    return next((s.zfill(LEVELS) for s in spelled if isinstance(s, str) and 0 < len(s) <= LEVELS and set(s) <= {*"01"}),
-                None)
 
 
 def _side(size: int) -> int:
