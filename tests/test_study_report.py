@@ -597,13 +597,24 @@ def test_several_studies_have_a_section_each_and_one_index(folder, capsys):
     assert not (folder / "report.md").exists()
 
 
-def test_a_study_without_a_finished_run_tells_what_it_plans(folder, capsys):
-    write(folder, [("found", values(p), None) for p in ("imp", "random")], claims=CLAIMS[:1])
-    assert main([str(folder)]) == 1
+@pytest.mark.parametrize("names", [["fig3"], ["fig3", "fig4"]], ids=len)
+def test_studies_without_a_finished_run_tell_what_they_plan(folder, capsys, names):
+    figures = [{"draw": "curves", "series": ["imp", "random"]}, {"draw": "table", "series": ["imp"]}]
+    for name in names:
+        write(folder.parent / name, [("found", values(p), None) for p in ("imp", "random")], claims=CLAIMS[:1],
+              name=name, figures=figures)
+    given = [f"runs/{name}" for name in names]
+    assert command([*given, "--out", "here"]) == 1
     told = capsys.readouterr()
-    assert "not measured" in told.out and "missing: 2 runs of found: its tickets are not found yet" in told.out
-    assert "0 of 2 runs" in told.out and told.err == "lipfw: no finished run to report in runs/fig3\n"
-    assert not (folder / "report.md").exists()
+    said = "missing: 2 runs of found: its tickets are not found yet"
+    assert told.out.count(said) == told.out.count("0 of 2 runs") == len(names) and "not measured" in told.out
+    assert told.out.endswith("here/: report.md, verdicts.csv, index.html, figures/\n")
+    assert told.err == f"lipfw: no finished run to report in {', '.join(given)}\n"
+    page, text = (Path("here", name).read_text() for name in ("index.html", "report.md"))
+    assert page.count(said) == text.count(said) == len(names)
+    assert page.count("<dt>runs done</dt><dd>0 of 2</dd>") == page.count("LIP (not run)</text>") / 2 == len(names)
+    assert all(f"{name}-1-curves.svg" in page and f"## {name}" in text for name in names)
+    assert not Path("here/report.csv").exists()
 
 
 def test_a_broken_run_of_a_study_is_told_and_the_rest_reported(folder, capsys):
