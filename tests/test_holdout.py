@@ -2,8 +2,11 @@
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from torch import nn
 
+from lipfw.cli import CONF
 from lipfw.errors import InputError
 from lipfw.fit.holdout import held_out
 from lipfw.fit.restoration import Restoration
@@ -12,6 +15,7 @@ from lipfw.image.picture import Picture
 from lipfw.prior import pggan, skip
 from lipfw.pruner.imp import IMP
 from lipfw.pruner.none import Dense
+from lipfw.run import parts
 from lipfw.task.deblur import Deblur
 from lipfw.task.denoise import Denoise
 from lipfw.task.inpaint import Inpaint
@@ -148,3 +152,15 @@ def test_what_does_not_go_together(make, generator_file):
     with pytest.raises(InputError, match="fit.pick=holdout leaves measured values out of the fit of weights"):
         Restoration([problem], pggan.build([problem.shape], weights=str(generator_file)), pick="holdout")
     assert not Restoration([problem], skip.build([problem.shape], channels=4, depth=2)).holds_out
+
+
+@pytest.mark.parametrize("options, watched", [
+    ("", "residuals"), ("fit.pick=wmv", "outputs"), ("fit.stop=emv", "outputs"), ("fit=sgld", "outputs"),
+    ("image.degraded=false", "outputs")])
+def test_a_run_without_a_clean_picture_picks_by_it(options, watched, tmp_path):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", ["image=file", f"image.path={tmp_path}/mine.png", "image.degraded=true", "logger=none",
+                                 "prior.channels=4", "prior.depth=2", *options.split()])
+    cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
+    picture = Picture("mine", torch.rand(1, 3, 24, 24), degraded=cfg.image.degraded)
+    assert parts(cfg, [picture], None).module.rule.watches == watched

@@ -1,7 +1,6 @@
 """Fitting a prior to measurements: the deep image prior as a LightningModule."""
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -9,12 +8,12 @@ from torch import Tensor, nn
 from lipfw.errors import InputError, choice, number, step_or_percentage, steps_of, whole
 from lipfw.fit.eager import Eager, pictures_and_loss
 from lipfw.fit.estimate import seconds_of_rounds
-from lipfw.fit.evaluation import mse, psnr, ssim
+from lipfw.fit.following import Following
 from lipfw.fit.holdout import held_out
 from lipfw.fit.langevin import WeightNoise
 from lipfw.fit.latent import Latent, TwoPlayers
 from lipfw.fit.objectives import OBJECTIVES, buckets, total_variation
-from lipfw.fit.stepped import MOST, Stepped
+from lipfw.fit.stepped import MOST
 from lipfw.fit.stepping import KERNELS, make_stepper
 from lipfw.fit.stopping import RULES, make_rule
 from lipfw.mask import Mask
@@ -22,23 +21,20 @@ from lipfw.prior.prior import Prior
 from lipfw.problem import Problem
 from lipfw.streams import stream
 
-_LOSS_TAIL = 100    # a round's loss is the mean over its last steps: one step's is noisy
 PRECISIONS = ("32", "bf16")
 
 
-class Restoration(Stepped):
+class Restoration(Following):
     """min over theta of the mean over pictures of ||A(f(z + jitter; theta)) - y||^2 / m, by Adam.
 
     Several problems share the network and have a code each, or one code, as the prior has it; codes are forwarded one
     by one: their sizes may differ and batch statistics must not mix.
 
-    The restoration at step t is the running average of the outputs, x_t = s x_{t-1} + (1 - s) f_t with s = `smoothing`
-    (x_1 = f_1), or the output itself for s = 0. Three of them are kept: `peak` (the recorded step with the best PSNR:
-    an oracle), `picked` and `final`. What is picked is said by a rule that looks at the raw outputs and at no clean
-    picture: `pick` is wmv or emv, and emv gives its own average of the outputs; or holdout, which leaves a part
-    `held_out` of the measurement out of the loss and picks the step whose restoration agrees best with it. With `stop`
-    the rule ends the round once its pick stands, at the next recorded step; the rule that stops is the one that picks.
-    A round also ends once it has taken `minutes`, after the step that is being done.
+    What is restored and kept step by step is said by `Following`. What is picked is said by a rule that looks at the
+    raw outputs and at no clean picture: `pick` is wmv or emv, and emv gives its own average of the outputs; or holdout,
+    which leaves a part `held_out` of the measurement out of the loss and picks the step whose restoration agrees best
+    with it. With `stop` the rule ends the round once its pick stands, at the next recorded step; the rule that stops is
+    the one that picks. A round also ends once it has taken `minutes`, after the step that is being done.
     A prior whose code is sought (`prior.fits` is "code") has its codes fitted instead of its weights, all pictures in
     one batch, from `restarts` starts each, of which the one with the smallest loss counts at each step. Its range
     leaves little room for noise, so that the last step is what is picked there, unless `pick` says otherwise.
@@ -50,7 +46,6 @@ class Restoration(Stepped):
     """
 
     does = "restores pictures"
-    recorded = ("loss", "psnr", "psnr_raw", "ssim", "variance")
     rule_by_default = "wmv"     # where weights are fitted
     shorter = "image.size=128, fit.steps=, pruner.rounds=, prior.channels=32"
 
@@ -60,12 +55,13 @@ class Restoration(Stepped):
                  kernel: str = "auto", precision: int | str = 32, objective: str = "ls", restarts: int = 1,
                  bucket: int = 20, tv: float = 0.0, held_out: float = 0.03, minutes: float | None = None,
                  keep: Sequence[int | str] = ()):
-        super().__init__(steps, log_every, steps_per_batch, minutes)
+        if choice("fit.target", target, ("degraded", "clean")) == "clean":
+            problems = [p.noiseless() for p in problems]
+        super().__init__(problems, smoothing, steps, log_every, steps_per_batch, minutes)
         self.keep = _kept(keep, self.steps)
         if prior.fits == "nothing":
             raise InputError("prior=none has nothing to fit and is for fit=baseline; use e.g. prior=skip")
         self.lr = number("fit.lr", lr, 0, 10, open_low=True)
-        self.smoothing = number("fit.smoothing", smoothing, 0, 1, open_high=True)
         self.tv = number("fit.tv", tv, 0, 1e6)
         self.kernel = choice("fit.kernel", kernel, KERNELS)
         self.precision = choice("trainer.precision", str(precision), PRECISIONS)
@@ -81,19 +77,10 @@ class Restoration(Stepped):
             raise InputError(f"fit.stop={stop} also picks, and fit.pick={pick} asks for another rule; use one rule for "
                              "both, or fit.stop=null")
         self.stops = stop is not None
-        if choice("fit.target", target, ("degraded", "clean")) == "clean":
-            problems = [p.noiseless() for p in problems]
-        self.problems, self.prior = list(problems), prior
+        self.prior = prior
         self.operators = torch.nn.ModuleList(p.operator for p in problems)      # moves to the device with the module
         for i, p in enumerate(problems):
             self.register_buffer(f"target{i}", p.measurement, persistent=False)
-            for kind in ("average", "peak", "picked"):
-                self.register_buffer(f"{kind}{i}", torch.zeros(1, *p.shape))
-        self.register_buffer("peak_psnr", torch.tensor(-torch.inf))
-        self.register_buffer("peak_step", torch.tensor(0))
-        self.register_buffer("recent", torch.zeros(_LOSS_TAIL))             # losses of the last steps, in a ring
-        self.register_buffer("now", torch.tensor(0), persistent=False)      # the step that is being done, on the device
-        self.register_buffer("begun", torch.tensor(0))                      # the step that the round began after
         self.latent = prior.fits == "code"
         self._prepare_search(objective, restarts, bucket)
         rule = rules[0] if rules else "last" if self.latent else self.rule_by_default
@@ -150,14 +137,6 @@ class Restoration(Stepped):
     def optimizer_of(self, prior: Prior) -> torch.optim.Adam:
         """Return a new optimiser of what is unknown of a prior, this fit's own or a copy of it."""
         return torch.optim.Adam(prior.unknowns(), lr=self.lr, fused=True)
-
-    def on_fit_start(self) -> None:
-        """Follow the module to its device with what only evaluation sees."""
-        self.problems = [p if p.image is None else replace(p, image=p.image.to(self.device)) for p in self.problems]
-
-    def on_fit_end(self) -> None:
-        """Lightning takes the module back to the CPU after this."""
-        self.problems = [p if p.image is None else replace(p, image=p.image.cpu()) for p in self.problems]
 
     def on_train_end(self) -> None:
         """Give back what the steps needed: a CUDA graph holds memory of its own."""
@@ -250,88 +229,26 @@ class Restoration(Stepped):
             return self.search(self, optimizer)
         return make_stepper(self, optimizer, self.mask, self.kernel)
 
-    @torch.no_grad()
-    def follow(self, outputs: Sequence[Tensor], loss: Tensor) -> None:
-        """Update average, pick and the round's loss after the step `now`: what steppers do as the end of their step.
-
-        The same calls at every step, and no number from the host or to it, so that a CUDA graph can hold them.
-        """
-        done = self.now - self.begun                                # steps of this round
-        share = self.share()
-        for i, output in enumerate(outputs):
-            getattr(self, f"average{i}").lerp_(output, share)
-        if self.rule.watches == "residuals":
-            outputs = [self.residual(x, i).flatten().index_select(0, getattr(self, f"held{i}"))
-                       for i, x in enumerate(self.pictures("final"))]
-        better = self.rule.update(outputs, done)
-        self._keep("picked", self.rule.pictures(self.pictures("final")), better)
-        self.recent.index_copy_(0, (done % _LOSS_TAIL).view(1), loss.view(1))
-
-    def share(self) -> Tensor:
-        """Return the share in [0, 1] that the output of the step `now` has in the restoration after it."""
-        return (self.now - self.begun == 1).float().clamp(min=1 - self.smoothing)   # 1 at a round's first step
-
-    @property
-    def averages(self) -> bool:
-        """The restoration is another picture than the output."""
-        return self.smoothing > 0
-
-    @torch.no_grad()
-    def record(self, outputs: Sequence[Tensor], loss: Tensor) -> Tensor:
-        """Take the metrics of the step just done, update the peak, and return the numbers to record."""
-        restored = self.pictures("final")
-        value = self.mean(psnr, restored)
-        better = value > self.peak_psnr
-        self._keep("peak", restored, better)
-        self.peak_psnr.copy_(torch.where(better, value, self.peak_psnr))
-        self.peak_step.copy_(torch.where(better, self.now, self.peak_step))
-        raw = self.mean(psnr, outputs) if self.averages else value
-        return torch.stack([loss, value, raw, self.mean(ssim, restored), self.rule.variance.float()])
+    def watched(self, outputs: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Return what the rule looks at: the outputs, or what the restorations miss of the values left out."""
+        if self.rule.watches == "outputs":
+            return outputs
+        return [self.residual(x, i).flatten().index_select(0, getattr(self, f"held{i}"))
+                for i, x in enumerate(self.pictures("final"))]
 
     @property
     def kernel_name(self) -> str:
         """What did the steps of the round."""
         return self.stepper.name
 
-    def round_loss(self) -> float:
-        """Return the round's loss: the mean over its last steps, 100 at most."""
-        return float(self.recent.sum()) / max(1, min(_LOSS_TAIL, self.step - self.begin))
-
-    def mean(self, metric: Callable, pictures: Sequence[Tensor]) -> Tensor:
-        """Return the mean of a metric over the pictures."""
-        return torch.stack([metric(p, x) for p, x in zip(self.problems, pictures, strict=True)]).mean()
-
     def estimate(self, densities: Sequence[float]) -> tuple[list[float], str | None]:
         return seconds_of_rounds(self, densities)
-
-    def told(self, record: dict) -> str:
-        return f"loss {record['loss']:.2e}" + (f" {record['psnr']:.2f} dB" if record["psnr"] == record["psnr"] else "")
-
-    def told_round(self) -> str:
-        s = self.summary()
-        known = s["psnr_final"] == s["psnr_final"]
-        return f"loss {s['loss']:.3e}" + (f", PSNR peak {s['psnr_peak']:.2f} picked {s['psnr_picked']:.2f} final "
-                                          f"{s['psnr_final']:.2f} dB" if known else "")
-
-    def _keep(self, kind: str, pictures: Sequence[Tensor], where: Tensor) -> None:
-        for i, x in enumerate(pictures):
-            kept = getattr(self, f"{kind}{i}")
-            torch.where(where, x, kept, out=kept)
 
     # --- rounds
 
     def start_round(self, round_: int) -> None:
         """Take up what a round has of its own: its codes, if they are drawn anew."""
         self.prior.start_round(round_)
-
-    def reset(self, begin: int = 0) -> None:
-        """Start a round after step `begin`: no averages, no picks."""
-        super().reset(begin)
-        self.begun.fill_(begin)
-        self.rule.reset()
-        self.peak_psnr.fill_(-torch.inf)
-        for buffer in (self.peak_step, self.recent):
-            buffer.zero_()
 
     def snapshot(self) -> dict:
         """Return a copy of what a rewind goes back to: the network with its buffers, and the optimiser."""
@@ -361,33 +278,6 @@ class Restoration(Stepped):
         """Bring network and optimiser up to date, whatever does the steps."""
         if self.stepper is not None:
             self.stepper.settle()
-
-    def pictures(self, kind: str) -> list[Tensor]:
-        """Return the restorations (1, C, H, W) of the round so far, one a problem: kind is peak, picked or final."""
-        return [getattr(self, f"{'average' if kind == 'final' else kind}{i}") for i in range(len(self.problems))]
-
-    def summary(self) -> dict:
-        """Return the round's numbers: loss (mean of its last 100 steps), PSNR in dB, SSIM, MSE and steps.
-
-        Means over the pictures; NaN where no clean picture is known. With several pictures, `images` has each one's.
-        """
-        kinds = ("peak", "picked", "final")
-        each = [{f"{name}_{kind}": float(metric(p, self.pictures(kind)[i]))
-                 for name, metric in (("psnr", psnr), ("ssim", ssim), ("mse", mse)) for kind in kinds}
-                for i, p in enumerate(self.problems)]
-        peak_step = int(self.peak_step) or float("nan")
-        if not int(self.peak_step):
-            each = [{k: float("nan") if k.endswith("_peak") else v for k, v in e.items()} for e in each]
-        out = {"loss": self.round_loss()}
-        out |= {k: sum(e[k] for e in each) / len(each) for k in each[0]}
-        out |= {"step_peak": peak_step, "step_picked": self.begin + int(self.rule.step), "step_first": self.begin + 1,
-                "step_last": self.step}
-        if self.stopped_by is not None:
-            out["stopped_by"] = self.stopped_by
-        if len(each) > 1:
-            out["images"] = {p.name: e for p, e in zip(self.problems, each, strict=True)}
-        return out
-
 
 def _kept(keep: Sequence[int | str], steps: int) -> frozenset[int]:
     """Return the steps that are kept of a round, of numbers and percentages. Raises InputError for those it has not."""
