@@ -68,6 +68,25 @@ def generator_file(tmp_path_factory):
 
 
 @pytest.fixture
+def go(tmp_path, monkeypatch, request):
+    """Return a function that does a run of a test's TINY in a fresh folder; gives its folder and result."""
+    # imported here: Hydra takes a while, and most files do no run
+    from hydra import compose, initialize_config_dir
+
+    from lipfw.cli import CONF
+    from lipfw.folder import run_folder
+    from lipfw.run import run
+
+    monkeypatch.chdir(tmp_path)
+
+    def go(*overrides, tiny=request.module.TINY):
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg = compose("config", [*tiny, *overrides])
+        return run_folder(cfg), run(cfg)
+    return go
+
+
+@pytest.fixture
 def train(tmp_path):
     """Return a function that fits a module with a pruner and further callbacks, quietly."""
     def train(module, pruner, *callbacks, ckpt_path=None, max_epochs=None):

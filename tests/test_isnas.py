@@ -18,7 +18,6 @@ from lipfw.cli import CONF
 from lipfw.errors import InputError
 from lipfw.files import read_jsonl
 from lipfw.fit.restoration import Restoration
-from lipfw.folder import run_folder
 from lipfw.image.picture import Picture
 from lipfw.image.read import read
 from lipfw.image.write import write_png
@@ -26,7 +25,6 @@ from lipfw.plan.kinds import Kinds
 from lipfw.plan.work import Planner
 from lipfw.prior import isnas, nas
 from lipfw.prior.isnas import Search, mean, weights
-from lipfw.run import run
 from lipfw.search import agreement
 from lipfw.task.denoise import Denoise
 from lipfw.task.inpaint import Inpaint
@@ -165,17 +163,6 @@ def test_the_mean_of_finalists_is_weighted_by_their_metric():
 
 
 # ---- runs -------------------------------------------------------------------------------------------------------
-
-@pytest.fixture
-def go(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-    def go(*overrides, tiny=TINY):
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = compose("config", [*tiny, *overrides])
-        return run_folder(cfg), run(cfg)
-    return go
-
 
 def timeless(told):
     """A record without what took how long."""

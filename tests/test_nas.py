@@ -13,20 +13,18 @@ from torch.nn import functional as F
 
 from lipfw.cli import CONF
 from lipfw.errors import InputError
-from lipfw.folder import run_folder
 from lipfw.mask import Mask, keep_top, prunable
 from lipfw.measures import connected, dead_channels
 from lipfw.prior import nas
 from lipfw.prior.nas import Supernet
 from lipfw.prior.prior import rebuild
-from lipfw.run import run
 from lipfw.ticket import Ticket
 
 # facts, section 2.4, once more: cell, rows R_1 ... R_5 for the sources enc0 ... enc4
 PUBLISHED = {"denoise": (158, "11111 01111 00111 00011 00001"), "inpaint": (86, "11000 01100 10110 01011 00101"),
              "superres": (119, "10010 11001 01100 00110 00011")}
-TINY = ["trainer=smoke", "trainer.progress=false", "logger=none", "fit.steps=3", "fit.log_every=1", "image.size=32",
-        "prior.channels=4", "prior.code_channels=4"]
+TINY = ["trainer=smoke", "trainer.progress=false", "logger=none", "prior=nas", "fit.steps=3", "fit.log_every=1",
+        "image.size=32", "prior.channels=4", "prior.code_channels=4"]
 
 
 # ---- counts -----------------------------------------------------------------------------------------------------
@@ -222,17 +220,6 @@ def test_what_is_connected_can_be_told(index):
         assert not connected(network, mask, shape)
     scores = {n: p.detach().abs() for n, p in prunable(network).items()}
     assert connected(network, keep_top(scores, whole.total // 2), shape)
-
-
-@pytest.fixture
-def go(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-    def go(*overrides):
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = compose("config", [*TINY, "prior=nas", *overrides])
-        return run_folder(cfg), run(cfg)
-    return go
 
 
 @pytest.mark.parametrize("overrides", [["task=denoise"], ["task=inpaint"], ["task=superres"], ["prior.cell=320"],

@@ -13,6 +13,7 @@ from PIL import Image
 from lipfw.report import page
 from lipfw.report.account import account
 from lipfw.report.compare import compare
+from lipfw.report.figure import draw_all
 from lipfw.report.figure.table import Table
 from lipfw.report.page.markup import interval, table
 from lipfw.report.page.svg import inline
@@ -114,6 +115,28 @@ def test_a_figure_in_a_page_takes_its_colours_and_has_ids_of_its_own(out):
     assert "#0072b2" not in svg and "var(--s0)" in svg and "var(--ink)" in svg
     assert set(re.findall(r' id="(..)', svg)) == set(re.findall(r"url\(#(..)", svg)) == {"x-"}
     assert 'aria-label="what &amp; why"' in svg and "<style" not in svg and "<metadata" not in svg
+
+
+def test_of_many_figures_each_has_its_ids_and_refers_to_no_other(tmp_path):
+    # pictures that stand twice in a figure, lines of one name in each of its panels, and all that in two studies
+    figures = [{"draw": "pictures", "series": ["dense", "imp"], "sparsities": [0.36]},
+               {"draw": "layers", "series": ["imp"]}]
+    a = account(hand_made.study(tmp_path, files=True, figures=figures))
+    drawn = draw_all(a.study, tmp_path)
+    made = page.page([page.StudyReport(a, drawn), page.StudyReport(a, drawn)])
+    ids = [i for _, attributes in Elements(made).tags if (i := attributes.get("id"))]
+    assert len(ids) == len(set(ids))
+    inlined = re.findall(r"<svg[^>]*xmlns:xlink.*?</svg>", made, re.DOTALL)
+    assert len(inlined) == 2 * (1 + 2)      # of layers one for phones, too
+    for svg in inlined:
+        tags = [attributes for _, attributes in Elements(svg).tags]
+        own = {a["id"] for a in tags if "id" in a}
+        used = {name for a in tags for value in a.values() for name in re.findall(r"url\(#([^)]+)\)", value or "")}
+        used |= {value[1:] for a in tags for key in ("href", "xlink:href") if (value := a.get(key, "")).startswith("#")}
+        assert used and used <= own
+    for d in drawn:
+        ids = re.findall(r' id="([^"]+)"', d.svg.read_text())
+        assert len(ids) == len(set(ids)) > 1
 
 
 def test_a_table_escapes_its_texts_and_marks_the_best():

@@ -781,12 +781,18 @@ def test_unfinished_runs_are_named_and_left_out(study, capsys):
 
 @pytest.mark.parametrize("pruner, options, total", [
     ("none", {}, 1), ("imp", {}, 3), ("imp", {"sparsities": None, "params": None, "rewind_step": "5%"}, 3),
-    ("imp", {"sparsities": [0.5]}, None), ("imp", {"params": 4000}, None), ("imp", {"stop": "loss_rises"}, None),
-    ("imp", {"rounds": "many"}, None), ("snip", {"rounds": 2}, None), ("ticket", {"path": "x"}, None)])
+    ("imp", {"sparsities": [0.5]}, 5), ("imp", {"sparsities": [0.36]}, None),       # there rounding decides
+    ("imp", {"params": 4000}, None), ("snip", {"rounds": 9, "rate": 0.2, "params": 4000}, 2),
+    ("snip", {"rounds": 9, "rate": 0.2, "sparsities": [0.2, 0.9]}, 3), ("imp", {"stop": "loss_rises"}, None),
+    ("imp", {"rounds": "many"}, None), ("imp", {"rate": 20}, None), ("snip", {"rounds": 2}, None),
+    ("ticket", {"path": "x"}, None), ("ticket", {"path": "found"}, 2), ("ticket", {"path": "zoo:multi-s89"}, 1)])
 def test_a_total_is_told_only_where_the_config_tells_it(tmp_path, pruner, options, total):
     c = config(0, pruner=pruner)
     c["pruner"] |= options
-    run = read.read_run(make(tmp_path / "a", c, records(0, 1), finished=False))
+    (tmp_path / "found/tickets").mkdir(parents=True)
+    for r in range(2):
+        (tmp_path / f"found/tickets/round_{r:02d}.safetensors").touch()
+    run = read.read_run(make(tmp_path / "runs/study/a", c, records(0, 1), finished=False))
     assert (run.done, run.total) == (1, total)
 
 

@@ -11,36 +11,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from PIL import Image
 
 from lipfw import cores
-from lipfw.cli import CONF
 from lipfw.errors import InputError
 from lipfw.files import read_jsonl
-from lipfw.folder import run_folder
 from lipfw.image.read import read
 from lipfw.image.skimage import load as skimage_picture
 from lipfw.image.write import write_png
 from lipfw.recorder import Recorder
 from lipfw.report.__main__ import report
-from lipfw.run import run
 from lipfw.ticket import Ticket
 
 TINY = ["trainer=smoke", "trainer.progress=false", "logger=none", "fit.steps=6", "fit.log_every=2", "image.size=16",
         "prior.channels=4", "prior.depth=2"]
-
-
-@pytest.fixture
-def go(tmp_path, monkeypatch):
-    """Return a function that does a tiny run in a fresh folder; gives its folder and result."""
-    monkeypatch.chdir(tmp_path)
-
-    def go(*overrides, tiny=TINY):
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = compose("config", [*tiny, *overrides])
-        return run_folder(cfg), run(cfg)
-    return go
 
 
 def test_a_fit_that_stops_says_how_many_steps_it_did(go, capsys):

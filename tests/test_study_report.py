@@ -265,7 +265,10 @@ def test_verdicts_by_hand(low, high, margin, columns, verdict):
     ([(25, 24)], {"margin": 2}, UNDECIDED, 1, "one pair only, whose mean is not above 2"),
     ([(25, 24), (26, 24)], {"from": 0.9}, UNMEASURED, None,
      "nothing from 0.9 to 1; both reach 0.0%, 20.0%, 36.0%, 48.8%"),
-    ([(25, 24), (26, 24)], {"to": 0.9}, HOLDS, 1.5, "compared up to 48.8% only"),
+    ([(25, 24), (26, 24)], {"to": 0.9}, UNDECIDED, 1.5, "holds as far as compared, up to 48.8%"),
+    ([(24, 25), (24, 26)], {"to": 0.9}, FAILS, -1.5, "the whole interval lies below 0; compared up to 48.8% only"),
+    ([(25, 24), (24, 25)], {"to": 0.9}, UNDECIDED, 0, "the interval has 0 in it; compared up to 48.8% only"),
+    ([(25, 24)], {"to": 0.9}, UNDECIDED, 1, "one pair only, whose mean is above 0; compared up to 48.8% only"),
     ([(25, 24), (26, 24)], {"to": 0.5}, HOLDS, 1.5, ""),
     ([(25, 24), (26, 24)], {"metric": "accuracy"}, UNMEASURED, None, "imp has no accuracy"),
 ])
@@ -275,6 +278,27 @@ def test_a_claim_about_runs(folder, pairs, claim, verdict, mean, note):
     assert v.mean == pytest.approx(mean) if mean is not None else v.mean is v.low is v.high is None
     assert v.pairs == (0 if mean is None else len(pairs)) and len(v.sparsities) == (0 if mean is None else 3)
     assert (v.better, v.worse, v.margin) == ("imp", "random", claim.get("margin", 0))
+
+
+@pytest.mark.parametrize("ours, theirs, claim, note", [
+    (LADDER, (0.0, 0.488), {}, ""),                                             # no end is given
+    (LADDER, (0.0, 0.488), {"from": 0.2}, "from 48.8%"), (LADDER, (0.0, 0.488), {"from": 0.2, "to": 0.5}, "from 48.8%"),
+    (LADDER, (0.0, 0.488), {"from": 0.39}, ""),                                 # near enough
+    (LADDER, (0.0, 0.488), {"from": 0.37}, ""), (LADDER, LADDER, {"from": 0.37}, ""),   # neither has one in between
+    ((0.0, 0.488), (0.0, 0.488), {"from": 0.2}, ""), ((0.36, 0.488), (0.36, 0.488), {"from": 0.2}, "from 36.0%"),
+    (LADDER, (0.0, 0.36), {"from": 0.2, "to": 0.488}, "from 36.0% up to 36.0%"),
+    (LADDER, LADDER, {"to": 0.44}, ""), (LADDER, LADDER, {"to": 0.507}, ""), (LADDER, LADDER, {"to": 1}, "up to 48.8%"),
+    (LADDER, LADDER[:2], {"to": 0.3}, "up to 20.0%"), (LADDER, (0.0, 0.2, 0.488), {"to": 0.37}, "up to 20.0%"),
+    (LADDER, (0.0, 0.2, 0.488), {"to": 0.3}, ""), (LADDER, (0.0, 0.36), {"at": 0.37}, "")])
+def test_a_claim_holds_only_where_its_range_was_compared(folder, ours, theirs, claim, note):
+    for seed in range(2):
+        run(folder, f"imp{seed}", [25 + seed] * len(ours), seed=seed, ladder=ours)
+        run(folder, f"random{seed}", [24] * len(theirs), "random", seed, ladder=theirs)
+    cells = [("found", values(p, s), f"{p}{s}") for p in ("imp", "random") for s in (0, 1)]
+    (v,) = claims.verdicts(studies.read_study(write(folder, cells, claims=[
+        {"better": "imp", "worse": "random", **claim}])))
+    assert (v.verdict, v.note) == ((UNDECIDED, f"holds as far as compared, {note}") if note else (HOLDS, ""))
+    assert v.mean == 1.5
 
 
 def test_the_numbers_of_a_verdict(folder):
@@ -573,13 +597,24 @@ def test_several_studies_have_a_section_each_and_one_index(folder, capsys):
     assert not (folder / "report.md").exists()
 
 
-def test_a_study_without_a_finished_run_tells_what_it_plans(folder, capsys):
-    write(folder, [("found", values(p), None) for p in ("imp", "random")], claims=CLAIMS[:1])
-    assert main([str(folder)]) == 1
+@pytest.mark.parametrize("names", [["fig3"], ["fig3", "fig4"]], ids=len)
+def test_studies_without_a_finished_run_tell_what_they_plan(folder, capsys, names):
+    figures = [{"draw": "curves", "series": ["imp", "random"]}, {"draw": "table", "series": ["imp"]}]
+    for name in names:
+        write(folder.parent / name, [("found", values(p), None) for p in ("imp", "random")], claims=CLAIMS[:1],
+              name=name, figures=figures)
+    given = [f"runs/{name}" for name in names]
+    assert command([*given, "--out", "here"]) == 1
     told = capsys.readouterr()
-    assert "not measured" in told.out and "missing: 2 runs of found: its tickets are not found yet" in told.out
-    assert "0 of 2 runs" in told.out and told.err == "lipfw: no finished run to report in runs/fig3\n"
-    assert not (folder / "report.md").exists()
+    said = "missing: 2 runs of found: its tickets are not found yet"
+    assert told.out.count(said) == told.out.count("0 of 2 runs") == len(names) and "not measured" in told.out
+    assert told.out.endswith("here/: report.md, verdicts.csv, index.html, figures/\n")
+    assert told.err == f"lipfw: no finished run to report in {', '.join(given)}\n"
+    page, text = (Path("here", name).read_text() for name in ("index.html", "report.md"))
+    assert page.count(said) == text.count(said) == len(names)
+    assert page.count("<dt>runs done</dt><dd>0 of 2</dd>") == page.count("LIP (not run)</text>") / 2 == len(names)
+    assert all(f"{name}-1-curves.svg" in page and f"## {name}" in text for name in names)
+    assert not Path("here/report.csv").exists()
 
 
 def test_a_broken_run_of_a_study_is_told_and_the_rest_reported(folder, capsys):

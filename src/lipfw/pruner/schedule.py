@@ -1,8 +1,14 @@
-"""How many prunable weights each round keeps."""
-from collections.abc import Sequence
+"""How many prunable weights each round keeps, and how many rounds there are."""
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
+from lipfw import zoo
 from lipfw.errors import InputError, number, whole
+from lipfw.listing import tickets_in
+
+_SIZES = [round(1_500 * 1.22 ** k) + 7 * k for k in range(40)]      # weights of networks, up to some 3.5 million
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,49 @@ class Schedule:
                 raise InputError(f"round {r} would remove none of {counts[-1]:,} weights; use fewer pruner.rounds or a "
                                  "larger pruner.rate")
         return counts
+
+
+def planned(pruner: Mapping, base: Path, weights: tuple[int, int] | None = None) -> int | None:
+    """Return how many rounds a pruner's options make at most, the dense one included; None where they do not tell.
+
+    A replay's `path` is relative to `base`, the folder that the run was started in. With targets, where rounding may
+    decide, `weights` tell: the number of the prunable ones and of the other parameters.
+    Raises KeyError, TypeError, ValueError or AttributeError for options that are none of lipfw's.
+    """
+    name = pruner["_target_"].rpartition(".")[0].rpartition(".")[2]
+    if name == "none":
+        return 1
+    if "path" in pruner:
+        try:
+            path = pruner["path"]
+            return len(tickets_in(path if zoo.is_named(path) else base / Path(path).expanduser()))
+        except (InputError, OSError):
+            return None     # they have been moved since
+    gradual = name == "imp" or pruner.get("doubled", False)
+    sparsities = pruner.get("sparsities")
+    return _scheduled(pruner["rounds"], pruner["rate"], None if sparsities is None else tuple(sparsities),
+                      pruner.get("params"), gradual, weights)
+
+
+@lru_cache(maxsize=4096)
+def _scheduled(rounds: int, rate: float, sparsities: tuple | None, params: int | None, gradual: bool,
+               weights: tuple[int, int] | None) -> int | None:
+    """Return the number of rounds of a schedule: with targets it can depend on how many weights there are, by rounding.
+
+    While these are not known it is told where networks of all sizes agree.
+    """
+    schedule = Schedule(rounds, rate, sparsities, params)
+    if sparsities is None and params is None:
+        return rounds + 1
+    if weights is None and params is not None:
+        return None if gradual else 2
+    numbers = set()
+    for total, others in [weights] if weights is not None else [(size, 0) for size in _SIZES]:
+        try:
+            numbers.add(len(schedule.counts(total, others, gradual)))
+        except InputError:      # too small a network for this schedule
+            continue
+    return numbers.pop() if len(numbers) == 1 else None
 
 
 def _fraction(value) -> str:

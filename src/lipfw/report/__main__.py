@@ -32,7 +32,7 @@ def _parser() -> Parser:
                     "verdicts to verdicts.csv, too. index.html has all, with figures and pictures.\n"
                     "Runs that are not finished are left out and named.",
         epilog="example: python -m lipfw.report runs/default\n\n"
-               "Exit status: 0, or 1 if there is nothing to report, a run cannot be read or the\n"
+               "Exit status: 0, or 1 if no run is finished, a run cannot be read or the\n"
                "report cannot be written.")
     parser.add_argument("folder", nargs="+", type=Path, help="runs/<name>, or the folder of one run")
     parser.add_argument("--out", type=Path, metavar="DIR",
@@ -66,15 +66,18 @@ def report(folders: Sequence[Path], out: Path, figures: bool = False) -> int:
     """Print the tables of the runs in `folders` and write report.csv and report.md to `out`; returns the exit status.
 
     Of studies their verdicts come first, and go to verdicts.csv. With `figures` there are index.html and figures/, too.
-    Raises InputError if there is nothing to report, and for folders as `read_studies` and `read_runs` do.
+    Without a finished run there is no report.csv, and the rest only of studies: what they plan.
+    Raises InputError if there is no finished run, once all that is written, and for folders as `read_studies` and
+    `read_runs` do.
     """
     sections = read_sections(folders)
     accounts = [s.account for s in sections if s.account]
     groups = [g for s in sections for g in s.groups]
     broken, written = [line for s in sections for line in s.broken], []
     failed = bool(broken)
-    if groups:
-        files = {"report.csv": to_csv(groups), "report.md": _markdown(sections, accounts)}
+    if groups or accounts:
+        files = {"report.csv": to_csv(groups)} if groups else {}
+        files["report.md"] = _markdown(sections, accounts)
         if any(a.verdicts for a in accounts):
             files["verdicts.csv"] = account.to_csv(accounts)
         try:

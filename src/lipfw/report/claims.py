@@ -1,18 +1,19 @@
 """Claims of a study -> verdicts: paired differences between two series, their mean and its bootstrap interval."""
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from lipfw.errors import InputError, choice
-from lipfw.report.pairing import Differences, differences, lower
+from lipfw.report.pairing import APART, Differences, differences, lower, sparsities
 from lipfw.report.read import METRICS
 from lipfw.report.study import Series, Study
 
 HOLDS, FAILS, UNDECIDED, UNMEASURED = "holds", "does not hold", "undecided", "not measured"
 NEAR = 0.02         # `at` means the sparsity nearest to it, and no further away
 _EDGE = 0.002       # ladders come near to their round numbers: 0.9648 belongs to a range up to 0.964
+_LATE = 0.1         # what is compared may begin so much after a range: the first steps of a ladder are wide
 RESAMPLES = 10_000
 _KEYS = ("say", "better", "worse", "from", "to", "at", "margin", "metric")
 _KNOWN = (*METRICS, "ssim_peak", "ssim_final", "step_peak", "step_picked", "params_left", "empty_layers")
@@ -145,8 +146,14 @@ def _judge(study: Study, claim, name: str) -> Verdict:
         verdict, note = UNDECIDED, f"one pair only, whose mean is {side} {margin:g}"
     else:
         verdict, note = decide(columns, mean, low, high, margin, shortfall(metric))
-    return Verdict(say, verdict, mean, low, high, len(each), found.sparsities, above,
-                   _joined(note, _short_of(claim, every.sparsities), lacking), *told, columns)
+    either = sparsities(better, metric) | sparsities(worse, metric)
+    if short := _short_of(claim, found.sparsities, every.sparsities, either):
+        if verdict == HOLDS:
+            verdict, note = UNDECIDED, f"holds as far as compared, {short}"
+        else:
+            note = _joined(note, f"compared {short} only")
+    return Verdict(say, verdict, mean, low, high, len(each), found.sparsities, above, _joined(note, lacking), *told,
+                   columns)
 
 
 def _column(sparsity: float, values: np.ndarray) -> Column:
@@ -176,9 +183,17 @@ def _lacking(*sides: Series) -> str:
     return ", ".join(dict.fromkeys(told))
 
 
-def _short_of(claim: Mapping, reached: Sequence[float]) -> str:
-    """Return what to tell if the sparsities that both sides reached end before the claim's range does."""
-    return f"compared up to {max(reached):.1%} only" if "to" in claim and max(reached) < claim["to"] - NEAR else ""
+def _short_of(claim: Mapping, found: Sequence[float], every: Sequence[float], either: Iterable[float]) -> str:
+    """Return which part of a claim's range was compared, "" if all of it: `found` was, `every` elsewhere too.
+
+    It was not where nothing beyond was compared, or where `either` side has a sparsity that the other lacks. Else the
+    range ends between two steps of both. An end that the claim leaves open is where both end.
+    """
+    start, end, low, high = claim.get("from", 1), claim.get("to", 0), min(found), max(found)
+    late = low > start + _LATE + _EDGE and (
+        min(every) == low or any(start - _EDGE <= s < low - APART for s in either))
+    early = high < end - NEAR and (max(every) == high or any(high + APART < s <= end + _EDGE for s in either))
+    return " ".join(filter(None, [f"from {low:.1%}" if late else "", f"up to {high:.1%}" if early else ""]))
 
 
 def _why(better: Series, worse: Series, metric: str, claim: Mapping, reached: Sequence[float]) -> str:

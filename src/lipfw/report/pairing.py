@@ -98,6 +98,11 @@ def total(point: Point, metric: str) -> dict[str, float]:
     return {} if value is None else {point.picture: value}
 
 
+def sparsities(series: Series, metric: str) -> set[float]:
+    """Return the sparsities where a series has values; none of a level, which stands beside any."""
+    return set() if series.level else {p.sparsity for p in series.points if p.record.get(metric) is not None}
+
+
 def clusters(sparsities: Iterable[float]) -> list[list[float]]:
     """Return the different sparsities, those next to each other (to a thousandth) together.
 

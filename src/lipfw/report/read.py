@@ -15,6 +15,7 @@ from lipfw.errors import InputError
 from lipfw.files import read_jsonl
 from lipfw.folder import label_parts
 from lipfw.folder import options as relevant
+from lipfw.pruner.schedule import planned
 from lipfw.report.origin import Origin, origins, spans
 
 # Numbers of a round, each of which may be missing: PSNR in dB, MSE in the range [-1, 1]; of generators in training the
@@ -129,7 +130,7 @@ def read_run(folder: Path) -> Run | Unfinished:
         raise ValueError(f"rounds.jsonl is broken ({e})") from None
     if result is None:
         config = _checked(_yaml(folder / "config.yaml"), "config.yaml")
-        return Unfinished(folder, len(_rounds(lines, "rounds.jsonl")), _total(config["pruner"]))
+        return Unfinished(folder, len(_rounds(lines, "rounds.jsonl")), _total(folder, config))
     if not isinstance(result, dict):
         raise ValueError("result.json holds no result")
     config = _checked(result.get("config"), "result.json")
@@ -173,6 +174,13 @@ def natural(text: str) -> list:
 def is_run(folder: Path) -> bool:
     """Return whether a folder is that of a run, however far it has come."""
     return any((folder / name).is_file() for name in _FILES)
+
+
+def started_in(folder: Path, config: Mapping) -> Path:
+    """Return the folder that a run was started in, which the paths in its config are relative to."""
+    depth = len(Path(str(config.get("out", "")), str(config.get("name", ""))).parts)
+    parents = folder.absolute().parents
+    return parents[depth] if depth < len(parents) else Path()
 
 
 def _instead(given: Path) -> str:
@@ -256,17 +264,13 @@ def _found_by(found: Sequence[Origin]) -> str:
     return f"{labels} round{'s' if len(rounds) > 1 else ''} {spans(rounds)}"
 
 
-def _total(pruner: Mapping) -> int | None:
-    """Return how many rounds a run will have, the dense one included; None where its config alone does not tell.
-
-    It tells for no pruning, and for IMP down a plain ladder to its end. Targets add rounds to a ladder or end it, a
-    replay has as many as there are files, and what other pruners make of their options is theirs.
-    """
-    name, rounds = pruner["_target_"].split(".")[-2], pruner.get("rounds")
-    if name == "none":
-        return 1
-    plain = name == "imp" and not any(pruner.get(k) is not None for k in ("sparsities", "params"))
-    return rounds + 1 if plain and pruner.get("stop") != "loss_rises" and type(rounds) is int else None
+def _total(folder: Path, config: Mapping) -> int | None:
+    """Return how many rounds a run will have; None where its config does not tell, or the loss may end them sooner."""
+    pruner = config["pruner"]
+    try:
+        return None if pruner.get("stop") == "loss_rises" else planned(pruner, started_in(folder, config))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
 
 
 def _flat(node: Mapping, prefix: str = "") -> dict[str, object]:

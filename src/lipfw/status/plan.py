@@ -1,15 +1,9 @@
 """How many rounds and steps a run will have, as its config tells. What only its network would tell is left open."""
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
-from lipfw import zoo
-from lipfw.errors import InputError
-from lipfw.listing import tickets_in
-from lipfw.pruner.schedule import Schedule
-
-_SIZES = [round(1_500 * 1.22 ** k) + 7 * k for k in range(40)]      # weights of networks, up to some 3.5 million
+from lipfw.pruner.schedule import planned
 
 
 @dataclass(frozen=True)
@@ -41,46 +35,9 @@ def plan(config: Mapping, base: Path, done: Sequence[Mapping] = (), weights: tup
         first = later = _steps(fit, config, done)
         if first is not None and pruner.get("retrain") == "remaining":
             later -= _rewind(pruner["rewind_step"], first)
-        return Plan(_rounds(pruner, base, weights), first, later)
+        return Plan(planned(pruner, base, weights), first, later)
     except (KeyError, TypeError, ValueError, AttributeError):
         return Plan()
-
-
-def _rounds(pruner: Mapping, base: Path, weights: tuple[int, int] | None) -> int | None:
-    name = pruner["_target_"].split(".")[-2]
-    if name == "none":
-        return 1
-    if "path" in pruner:
-        try:
-            path = pruner["path"]
-            return len(tickets_in(path if zoo.is_named(path) else base / Path(path).expanduser()))
-        except (InputError, OSError):
-            return None     # they have been moved since
-    gradual = name == "imp" or pruner.get("doubled", False)
-    sparsities = pruner["sparsities"]
-    return _scheduled(pruner["rounds"], pruner["rate"], None if sparsities is None else tuple(sparsities),
-                      pruner["params"], gradual, weights)
-
-
-@lru_cache(maxsize=4096)
-def _scheduled(rounds: int, rate: float, sparsities: tuple | None, params: int | None, gradual: bool,
-               weights: tuple[int, int] | None) -> int | None:
-    """Return the number of rounds of a schedule: with targets it can depend on how many weights there are, by rounding.
-
-    While these are not known it is told where networks of all sizes agree.
-    """
-    schedule = Schedule(rounds, rate, sparsities, params)
-    if sparsities is None and params is None:
-        return rounds + 1
-    if weights is None and params is not None:
-        return None if gradual else 2
-    numbers = set()
-    for total, others in [weights] if weights is not None else [(size, 0) for size in _SIZES]:
-        try:
-            numbers.add(len(schedule.counts(total, others, gradual)))
-        except InputError:      # too small a network for this schedule
-            continue
-    return numbers.pop() if len(numbers) == 1 else None
 
 
 def _steps(fit: Mapping, config: Mapping, done: Sequence[Mapping]) -> int | None:

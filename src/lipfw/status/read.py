@@ -11,6 +11,7 @@ import yaml
 from lipfw import failed
 from lipfw.grid.state import State, state
 from lipfw.lock import holder
+from lipfw.report.read import started_in
 from lipfw.status.plan import Plan, chosen, plan
 
 _TAIL = 32_768      # bytes of steps.jsonl that are looked at: more than 100 records
@@ -60,7 +61,7 @@ class Reader:
         config = self._file(folder / "config.yaml", _config) or {}
         rounds = self._file(folder / "rounds.jsonl", _records) or []
         latest = self._file(folder / "steps.jsonl", _tail) or []
-        planned = plan(config, _base(folder, config), rounds, self._weights(folder, rounds))
+        planned = plan(config, started_in(folder, config), rounds, self._weights(folder, rounds))
         step = latest[-1]["step"] if latest and latest[-1]["round"] == len(rounds) else 0
         if step and rounds and planned.steps is not None:
             step -= planned.first - planned.later       # steps count from the start of round 0's
@@ -180,13 +181,6 @@ def _total(path: Path) -> int:
         size = int.from_bytes(f.read(8), "little")
         header = json.loads(f.read(min(size, 10_000_000)))
     return int(json.loads(header["__metadata__"]["lipfw-ticket"])["total"])
-
-
-def _base(folder: Path, config: Mapping) -> Path:
-    """Return the folder that a run was started in, which the paths in its config are relative to."""
-    depth = len(Path(str(config.get("out", "")), str(config.get("name", ""))).parts)
-    parents = folder.absolute().parents
-    return parents[depth] if depth < len(parents) else Path()
 
 
 def _changed(path: Path) -> float | None:

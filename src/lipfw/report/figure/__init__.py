@@ -119,7 +119,22 @@ def save(figure: "Figure", stem: Path) -> list[Path]:
 def _svg(figure: "Figure") -> str:
     text = io.StringIO()
     _save(figure, text, format="svg", dpi=160, metadata={"Date": None, "Creator": None})
-    return text.getvalue()
+    return _once(text.getvalue())
+
+
+def _once(svg: str) -> str:
+    """Return an SVG whose ids are each an element's own: what repeats one goes without.
+
+    A line's name repeats in each panel, and nothing refers to it; a picture that stands twice has its bytes' name.
+    """
+    seen: set[str] = set()
+
+    def first(match: re.Match) -> str:
+        new = match[1] not in seen
+        seen.add(match[1])
+        return match[0] * new
+
+    return re.sub(r'\sid="([^"]*)"', first, svg)
 
 
 def _save(figure: "Figure", to, **options) -> None:
