@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from lipfw.cli import CONF
 from lipfw.errors import InputError
+from lipfw.folder import run_folder
 from lipfw.mask import Mask, keep_top, prunable
 from lipfw.measures import connected, dead_channels
 from lipfw.prior import nas

@@ -74,14 +74,16 @@ class Pruner:
         total = sum(p.numel() for p in prunable(network).values())
         return self.schedule.counts(total, sum(p.numel() for p in network.parameters()) - total, self.iterative)
 
-    def rewind(self, steps: int, length: str) -> int:
+    def rewind(self, steps: int, length: str | None = None) -> int:
         """Return the step of a fit of `steps` steps that later rounds start from, 0 if they don't go back to any.
 
-        `length` is the number of steps in the words of the user's options. Raises InputError for a step beyond the fit.
+        `length` is the number of steps in the words of other options than fit.steps. Raises InputError for a step
+        beyond the fit.
         """
         step = self.rewind_step or 0
         if isinstance(step, int) and step > steps:
-            raise InputError(f"pruner.rewind_step={step} lies beyond {length}; use a step of the fit")
+            raise InputError(f"pruner.rewind_step={step} lies beyond {length or f'fit.steps={steps}'}; use a "
+                             "step of the fit")
         return steps_of(step, steps)
 
     def keep(self, counts: Sequence[int], round_: int, within: Mask | None) -> int:
