@@ -110,8 +110,8 @@ def test_remaining_steps_have_the_averages_and_picks_of_their_own(make, train):
             records.extend((trainer.current_epoch, r["step"]) for r in module.records)
 
         def on_train_batch_start(self, trainer, module, *_):
-            if not hasattr(module, "watched"):
-                module.watched, follow = True, module.follow
+            if not hasattr(module, "listened"):
+                module.listened, follow = True, module.follow
                 module.follow = lambda made, loss: (outputs.append((trainer.current_epoch, made[0].clone(),
                                                                     float(loss))), follow(made, loss))[1]
 
