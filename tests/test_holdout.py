@@ -32,19 +32,19 @@ def draw(operator, y, fraction, seed=0):
 
 
 def test_whole_pixels_are_drawn_and_a_part_of_them():
-    y = torch.rand(1, 3, 60, 70)
+    y = torch.rand(1, 3, 90, 110)
     places = draw(Identity(), y, 0.03)
-    chosen = torch.zeros(y.numel(), dtype=torch.bool).index_fill_(0, places, True).view(3, 60, 70)
-    assert len(places) == 3 * round(0.03 * 60 * 70) == len(places.unique())
+    chosen = torch.zeros(y.numel(), dtype=torch.bool).index_fill_(0, places, True).view(3, 90, 110)
+    assert len(places) == 3 * round(0.03 * 90 * 110) == len(places.unique())
     assert torch.equal(chosen[0], chosen[1]) and torch.equal(chosen[0], chosen[2])
     assert torch.equal(places, draw(Identity(), y, 0.03)) and not torch.equal(places, draw(Identity(), y, 0.03, 1))
 
 
 def test_small_measurements_and_those_that_are_no_picture():
-    assert len(draw(Identity(), torch.rand(1, 1, 30, 30), 0.001)) == 64
-    assert len(draw(Identity(), torch.rand(1, 3, 10, 10), 0.03)) == 3 * 25
-    places = draw(Identity(), torch.rand(1, 1000), 0.1)
-    assert len(places.unique()) == 100 and places.max() > 900
+    assert len(draw(Identity(), torch.rand(1, 1, 60, 60), 0.001)) == 256
+    assert len(draw(Identity(), torch.rand(1, 3, 10, 10), 0.03)) == 3 * 12
+    places = draw(Identity(), torch.rand(1, 1000), 0.2)
+    assert len(places.unique()) == 200 and places.max() > 900
     with pytest.raises(InputError, match="12 measured values are too few"):
         draw(Identity(), torch.rand(1, 12), 0.1)
 
