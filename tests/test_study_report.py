@@ -148,6 +148,10 @@ def test_folders_of_one_study_are_joined_and_a_cell_counts_once(folder):
     assert s.done == 3 and not s.others and s.folder == a
     write(folder / "c", [cells[0]], name="fig4")
     assert [x.name for x in studies.read_studies([a, folder / "c", b])] == ["fig3", "fig4"]
+    for name in ("fig10", "tab1", "fig2"):
+        write(folder / name, [], name=name)
+    assert [x.name for x in studies.read_studies([folder / n for n in ("fig10", "tab1", "c", "fig2")])] == [
+        "fig2", "fig4", "fig10", "tab1"]
 
 
 @pytest.mark.parametrize("other, told", [

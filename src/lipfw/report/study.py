@@ -113,7 +113,7 @@ def read_study(folder: Path) -> Study | None:
 
 
 def read_studies(folders: Iterable[Path]) -> list[Study]:
-    """Return the studies in the folders that have a study.json; several folders of one are joined.
+    """Return the studies in the folders that have a study.json, by name; several folders of one are joined.
 
     A cell of two folders counts once, where it has a result. Raises InputError for a broken study.json, for folders of
     one study that differ in their scale, their options (but for seeds and pictures) or what they ask, and for a run
@@ -123,7 +123,7 @@ def read_studies(folders: Iterable[Path]) -> list[Study]:
     for folder in {Path(f).resolve(): Path(f) for f in folders}.values():
         if manifest := read_manifest(folder):
             by_name.setdefault(manifest.name, []).append(manifest)
-    return [_study(manifests) for manifests in by_name.values()]
+    return [_study(by_name[name]) for name in sorted(by_name, key=natural)]
 
 
 def _study(manifests: Sequence[Manifest]) -> Study:
