@@ -67,6 +67,15 @@ def test_options_that_do_not_change_the_result(change):
     assert digits(change) == digits()
 
 
+@pytest.mark.parametrize("options, counts", [
+    ([], False), (["fit.pick=holdout"], True), (["fit.stop=holdout"], True), (["image.degraded=true"], True),
+    (["image.degraded=true", "fit.pick=wmv"], False), (["image.degraded=true", "fit.stop=emv"], False)])
+def test_what_is_held_out_counts_where_it_picks(options, counts, tmp_path):
+    (tmp_path / "a.png").write_bytes(b"a")
+    options = [*options, "image=file", f"image.path={tmp_path}/a.png"]
+    assert (digits(*options) != digits(*options, "fit.held_out=0.1")) == counts
+
+
 def test_the_usual_precision_is_not_part_of_a_name():
     assert "precision" not in identity(config()) and identity(config("trainer.precision=bf16"))["precision"] == "bf16"
 

@@ -92,6 +92,10 @@ def test_what_is_turned_is_turned_in_print_too_and_odd_values_are_none(tmp_path)
     Image.fromarray(picture()).save(out, "TIFF", icc_profile=b"short", dpi=(0, 0))
     (tmp_path / "odd.tif").write_bytes(out.getvalue())
     assert read(tmp_path / "odd.tif").meaning == Meaning()
+    Image.fromarray(picture()).save(tmp_path / "huge.jpg", icc_profile=SRGB[:128] + bytes(2_000_000))
+    large = read(tmp_path / "huge.jpg")     # Pillow would not open a PNG with such a profile
+    write_png(tmp_path / "huge.png", large.pixels, None, 8, large.meaning)
+    assert torch.equal(read(tmp_path / "huge.png").pixels, large.pixels)
 
 
 def test_a_resized_picture_is_printed_as_large_as_the_part_that_is_left():

@@ -41,6 +41,12 @@ def composed(folder, content, *words):
     (b"# mine\n- a\n- b\n", ", line 2: a config is lines of NAME: VALUE, and this file is a list"),
     (b"hello\n", ", line 1: a config is lines of NAME: VALUE, and this file is a single value"),
     (b"5\n", ", line 1: a config is lines of NAME: VALUE, and this file is a single value"),
+    (HEAD + b"1: 2\n", ", line 2: an option's name is a text, and '1' is none"),
+    (HEAD + b"fit:\n  lr: 1\n  ~: 3\n", ", line 4: an option's name is a text, and '~' is none"),
+    (HEAD + b"? [a]\n: 1\n", ", line 2: an option's name is a text"),
+    (b"defaults: config\n", ", line 1: defaults must be a list, e.g. defaults: [config, _self_]"),
+    (b"seed: 1\ndefaults:\n", ", line 2: defaults must be a list"),
+    (b"defaults: [mine, _self_]\n", ", line 1: defaults names this very file; rename it"),
 ], ids=lambda v: repr(v[-20:]) if isinstance(v, bytes) else "")
 def test_what_is_no_config_is_told_with_its_place(tmp_path, content, said):
     with pytest.raises(InputError) as told:
@@ -59,6 +65,8 @@ def test_what_is_no_config_is_told_with_its_place(tmp_path, content, said):
     (STUDY + b"  scales: [tiny]\n", "study.scales must name at least one of them, e.g. scales: {"),
     (STUDY + b"  scales: {tiny: ''}\n  stages:\n", "study.stages must name at least one of them, e.g. stages: {"),
     (STUDY + b"  scales: {tiny: ''}\n  stages: {found: }\n", "study.stages.found must say what is run, e.g. found: {"),
+    (STUDY + b"  scales: {tiny: 3}\n  stages: {a: {run: ''}}\n", "study.scales.tiny must be a text of options, e.g."),
+    (STUDY + b"  scales: {tiny: ''}\n  stages: {a: {run: 4}}\n", "study.stages.a.run must be a text of options, e.g."),
 ], ids=lambda v: repr(v[-20:]) if isinstance(v, bytes) else "")
 def test_a_config_that_says_too_little_is_told(tmp_path, content, said):
     with pytest.raises(InputError, match=re.escape(said)):
@@ -99,3 +107,8 @@ def test_the_command_line_and_the_plan_tell_it_in_one_line(tmp_path, capsys):
     assert f"{tmp_path / 'mine.yaml'}, line 2" in told.err and told.err.count("\n") == 1 and not told.out
     assert plan(["--config-dir", str(tmp_path), "task.sigmaa=1"]) == 1
     assert "task.sigmaa is no option; did you mean task.sigma?" in capsys.readouterr().err
+    for content, cause in ((b"task: [1]\n", "merge"), (b"name: ${nope}\n", "name: Interpolation key 'nope' not found")):
+        (tmp_path / "mine.yaml").write_bytes(HEAD + content)
+        assert plan(["--config-dir", str(tmp_path), "-cn", "mine"]) == 1
+        told = capsys.readouterr().err
+        assert cause in told and told.count("\n") == 1

@@ -19,7 +19,7 @@ KEYS = {"task", "image", "prior", "pruner", "fit", "trainer", "logger", "protoco
 
 def check_keys(keys: Iterable[str]) -> None:
     """Raise InputError for the top of a config that has an option of no run's, or lacks one of every run's."""
-    if surplus := sorted(set(keys) - KEYS):
+    if surplus := sorted(map(str, set(keys) - KEYS)):
         raise InputError(f"{surplus[0]} is no option; an option of your own belongs into a group, e.g. "
                          f"+task.{surplus[0]}=")
     if missing := sorted(KEYS - {"protocol", "shrunk"} - set(keys)):

@@ -66,8 +66,11 @@ def options(cfg: DictConfig) -> dict:
         with contextlib.suppress(InputError):       # what is no matrix the prior will tell
             out["prior"] = {**prior, "skips": bits(prior["skips"])}     # the same network, whatever YAML makes of it
     fit = out.get("fit")
-    if isinstance(fit, dict) and "holdout" not in (fit.get("pick"), fit.get("stop")):
-        fit.pop("held_out", None)
+    if isinstance(fit, dict):
+        # without a clean picture it is what picks by itself
+        own = "holdout" if (out.get("image") or {}).get("degraded") else None
+        if (fit.get("pick") or fit.get("stop") or own) != "holdout":
+            fit.pop("held_out", None)
     return out
 
 

@@ -91,7 +91,11 @@ def _config_mistake(error: Exception, chain: list[BaseException], typed: Sequenc
         return " ".join(str(error).split("\n")[0].split()) + "; options are written name=value"
     if isinstance(error, InstantiationException) and "Error locating target" not in text:
         return None     # an error inside what was made is the program's
-    return " ".join(str(error).strip().split("\n")[0].split())
+    lines = [" ".join(line.split()) for e in (error, *chain) for line in str(e).splitlines() if line.strip()]
+    if lines[0].endswith("raised while composing config:") and len(lines) > 1:      # the cause comes after
+        return f"{lines[0].split(':')[0]}: {next((x for x in lines[1:] if x not in lines[0]), lines[1])}"
+    key = getattr(error, "full_key", None)
+    return (f"{key}: " if key and key not in lines[0] else "") + lines[0]
 
 
 def _unknown(key: str, typed: Sequence[str]) -> str:

@@ -37,15 +37,33 @@ def text_of(path: Path) -> str:
 
 
 def check(path: Path) -> None:
-    """Raise InputError for a config that is not UTF-8, and for one that is no mapping, of which Hydra makes little."""
+    """Raise InputError for a config that is not UTF-8, and for one of which Hydra makes little.
+
+    That is one that is no mapping, has an option whose name is no text, or defaults that are no list or name itself.
+    """
     text = text_of(path)
     with _told(path, text):
-        events = yaml.parse(text, yaml.SafeLoader)
-        top = next((e for e in events if not isinstance(e, (yaml.StreamStartEvent, yaml.DocumentStartEvent))), None)
-    kinds = {yaml.SequenceStartEvent: "a list", yaml.ScalarEvent: "a single value"}
+        top = yaml.compose(text, yaml.SafeLoader)
+    if top is None:
+        return
+    kinds = {yaml.SequenceNode: "a list", yaml.ScalarNode: "a single value"}
     if type(top) in kinds:
-        raise InputError(f"{path}, line {top.start_mark.line + 1}: a config is lines of NAME: VALUE, and this file is "
-                         f"{kinds[type(top)]}")
+        raise InputError(f"{_place(path, top)}: a config is lines of NAME: VALUE, and this file is {kinds[type(top)]}")
+    for mapping in (top, *(value for _, value in top.value if isinstance(value, yaml.MappingNode))):
+        for key, _ in mapping.value:
+            if not key.tag.endswith((":str", ":merge")):
+                raise InputError(f"{_place(path, key)}: an option's name is a text, and {key.value!r} is none"
+                                 if isinstance(key, yaml.ScalarNode) else
+                                 f"{_place(path, key)}: an option's name is a text")
+    for node in (value for key, value in top.value if key.value == "defaults"):
+        if not isinstance(node, yaml.SequenceNode):
+            raise InputError(f"{_place(path, node)}: defaults must be a list, e.g. defaults: [config, _self_]")
+        if own := next((e for e in node.value if e.value in (path.stem, path.name)), None):
+            raise InputError(f"{_place(path, own)}: defaults names this very file; rename it, or name another one")
+
+
+def _place(path: Path, node: yaml.Node) -> str:
+    return f"{path}, line {node.start_mark.line + 1}"
 
 
 @contextmanager

@@ -279,6 +279,7 @@ class Restoration(Following):
         if self.stepper is not None:
             self.stepper.settle()
 
+
 def _kept(keep: Sequence[int | str], steps: int) -> frozenset[int]:
     """Return the steps that are kept of a round, of numbers and percentages. Raises InputError for those it has not."""
     if isinstance(keep, str) or not isinstance(keep, Sequence):

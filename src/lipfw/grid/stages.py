@@ -112,6 +112,9 @@ class Stages:
                                  + ('scales: {tiny: "fit.steps=500"}' if key == "scales" else
                                     'stages: {found: {run: "pruner=imp"}}'))
         scales = self.spec["scales"]
+        for name, words in {"common": self.spec.get("common"),
+                            **{f"scales.{scale}": words for scale, words in scales.items()}}.items():
+            _words(f"study.{name}", words)
         if self.scale not in scales:
             raise InputError(f"scale={self.scale} is not one of this study's: use {' or '.join(scales)}")
         for name, stage in self.spec["stages"].items():
@@ -123,6 +126,8 @@ class Stages:
                 if key not in allowed:
                     raise InputError(f"study.stages.{name}.{key} is no part of a stage{nearest(key, allowed)}; there "
                                      f"are {', '.join(allowed)}")
+            for key in ("run", *scales):
+                _words(f"study.stages.{name}.{key}", stage.get(key))
 
     def _stage(self, name: str, stage: Mapping) -> list[Planned]:
         words = [self.spec.get("common"), stage.get("run"), self.spec["scales"][self.scale], stage.get(self.scale)]
@@ -173,6 +178,12 @@ class Stages:
                     at = {} if s is None else {"of.sparsity": str(s)}
                     runs.append(Planned(name, tuple(overrides), {**values, "of": source, **swept, **at}, f, s))
         return runs
+
+
+def _words(name: str, words) -> None:
+    """Raise InputError for what is no list of overrides in a text."""
+    if words is not None and not isinstance(words, str):
+        raise InputError(f"{name} must be a text of options, e.g. \"fit.steps=500 seed=0..1\", got {words!r}")
 
 
 def stand_in(cell: Planned) -> list[str]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
+from PIL.PngImagePlugin import MAX_TEXT_CHUNK
 
 ORIENTATION = 274  # the EXIF tag
 _INCH = 0.0254  # metres
@@ -43,7 +44,9 @@ def of_image(image: Image.Image) -> Meaning:
             dpi = dpi[::-1]
     except (TypeError, ValueError, ZeroDivisionError):
         dpi = None
-    return Meaning(profile if isinstance(profile, bytes) and len(profile) >= 128 else None, dpi)
+    # Pillow opens no PNG with a larger one
+    known = isinstance(profile, bytes) and 128 <= len(profile) <= MAX_TEXT_CHUNK
+    return Meaning(profile if known else None, dpi)
 
 
 def of_file(path: Path) -> Meaning:

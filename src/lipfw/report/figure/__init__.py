@@ -134,7 +134,7 @@ def _once(svg: str) -> str:
         seen.add(match[1])
         return match[0] * new
 
-    return re.sub(r'\sid="([^"]*)"', first, svg)
+    return re.sub(r"<[^>]*>", lambda tag: re.sub(r'\sid="([^"]*)"', first, tag[0]), svg)
 
 
 def _save(figure: "Figure", to, **options) -> None:
