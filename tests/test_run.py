@@ -168,7 +168,7 @@ def test_a_picture_of_ones_own_without_a_clean_version(go, tmp_path):
     assert torch.equal(restored.alpha, read(tmp_path / "mine.png").alpha)
     last = result["rounds"][-1]
     assert last["psnr_final"] is None and last["step_peak"] is None and last["step_picked"] >= 1
-    assert result["degraded"] == {"psnr": None, "ssim": None}
+    assert result["degraded"] == {"psnr": None, "ssim": None} and result["picked_by"] == "holdout"
     assert (folder / "compare.png").stat().st_size > 0
 
 

@@ -67,7 +67,9 @@ class Restoring(Job):
         return Recorder(folder, self.pruning, self.pictures, about)
 
     def finish(self, folder: Path, recorder: Recorder, rounds: list[dict], best: int) -> dict:
-        """Write restored.png and compare.png of the best round; return the measurement's scores and the oracle's round.
+        """Write restored.png and compare.png of the best round; return what is told of all rounds.
+
+        That is the rule that picked (None of a classical method), the oracle's round and the measurement's scores.
 
         A clean picture that compare.png has to shrink is written too, for reports: clean.png.
         """
@@ -83,7 +85,8 @@ class Restoring(Job):
             if p.image is not None and p.shape[1] > PANEL:
                 write_png(folder / f"clean{suffix}.png", p.image.cpu(), None, 8,
                           meaning_like(self.pictures[i], p.image.shape))
-        return {"oracle_round": max(known, key=lambda r: r["psnr_picked"])["round"] if known else None,
+        return {"picked_by": getattr(self.module, "picks_by", None),
+                "oracle_round": max(known, key=lambda r: r["psnr_picked"])["round"] if known else None,
                 "degraded": {k: _finite(sum(d[k] for d in degraded) / len(degraded)) for k in ("psnr", "ssim")}}
 
     def table(self, result: dict) -> Table:

@@ -85,6 +85,7 @@ class Restoration(Following):
         self._prepare_search(objective, restarts, bucket)
         rule = rules[0] if rules else "last" if self.latent else self.rule_by_default
         self._hold_out(number("fit.held_out", held_out, 0, 0.5, open_low=True), rule)
+        self.picks_by = rule
         self.rule = make_rule(rule, [p.shape for p in problems], window, patience)
         self.mask: Mask | None = None                       # None: dense
         self.stepper: Eager | None = None                   # made when a step is due
