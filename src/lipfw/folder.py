@@ -66,12 +66,17 @@ def options(cfg: DictConfig) -> dict:
         with contextlib.suppress(InputError):       # what is no matrix the prior will tell
             out["prior"] = {**prior, "skips": bits(prior["skips"])}     # the same network, whatever YAML makes of it
     fit = out.get("fit")
-    if isinstance(fit, dict):
-        # without a clean picture it is what picks by itself
-        own = "holdout" if (out.get("image") or {}).get("degraded") else None
-        if (fit.get("pick") or fit.get("stop") or own) != "holdout":
-            fit.pop("held_out", None)
+    if isinstance(fit, dict) and picking(fit, bool((out.get("image") or {}).get("degraded"))) != "holdout":
+        fit.pop("held_out", None)
     return out
+
+
+def picking(fit: Mapping, degraded: bool) -> str | None:
+    """Return the rule that picks a step of a fit of weights with these options; None: the fit's own.
+
+    The fit's own is for comparison with the literature; without a clean picture nobody could see where it fails.
+    """
+    return fit.get("pick") or fit.get("stop") or ("holdout" if degraded else None)
 
 
 def identity(cfg: DictConfig) -> dict:

@@ -18,6 +18,7 @@ from lipfw.fit.evaluation import psnr, ssim
 from lipfw.fit.memory import check_memory
 from lipfw.fit.restoration import Restoration
 from lipfw.fit.rounds import IterativePruning
+from lipfw.folder import picking
 from lipfw.image.picture import Picture, check_pixels
 from lipfw.image.read import read
 from lipfw.image.write import PANEL, sheet, write_png
@@ -52,9 +53,8 @@ class Restoring(Job):
                              "give it weights (prior.weights=faces32, or a file), or those of tickets by pruner=ticket")
         fit = copy.deepcopy(cfg).fit
         fit.pop("batch_seeds", None)        # around a fit, not in it
-        if any(p.degraded for p in pictures) and prior.fits == "weights" and get_class(fit._target_) is Restoration:
-            # the rules of the literature are for comparison with it; here nobody could see where they fail
-            fit.pick = fit.pick or fit.stop or "holdout"
+        if prior.fits == "weights" and get_class(fit._target_) is Restoration:
+            fit.pick = picking(fit, any(p.degraded for p in pictures))
         self.module: Restoration | Baseline = instantiate(fit)(problems=self.problems, prior=prior,
                                                     precision=cfg.trainer.precision)
         if device is not None:
