@@ -1,15 +1,13 @@
 """Fits side by side: each is the run that it is alone."""
 import hashlib
-import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from forked import Forked
 from hydra import compose, initialize_config_dir
 from pytorch_lightning.trainer import trainer
 
@@ -95,10 +93,8 @@ def test_members():
             members(config("fit.batch_seeds=2", bad))
 
 
-def start(folder: Path, *overrides) -> subprocess.Popen:
-    command = [sys.executable, "-m", "lipfw", *TINY, "trainer.progress=auto", *overrides]
-    return subprocess.Popen(command, cwd=folder, env=os.environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                            text=True)
+def start(folder: Path, *overrides) -> Forked:
+    return Forked("lipfw", *TINY, "trainer.progress=auto", *overrides, cwd=folder, merged=True)
 
 
 def test_from_the_command_line_with_ctrl_c_and_the_same_command_again(tmp_path):

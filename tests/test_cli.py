@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import forked
 import pytest
 
 from lipfw.argv import expand, normalise
@@ -13,8 +14,7 @@ TINY = ["trainer=smoke", "logger=none", "image.size=16", "prior.channels=4", "pr
 
 
 def lipfw(*arguments, cwd, **environment):
-    done = subprocess.run([sys.executable, "-m", "lipfw", *arguments], cwd=cwd, capture_output=True, text=True,
-                          timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1", **environment})
+    done = forked.run("lipfw", *arguments, cwd=cwd, env={**os.environ, **environment})
     return done.returncode, done.stdout, done.stderr
 
 
@@ -71,8 +71,10 @@ def test_waiting_threads_soon_sleep(tmp_path, monkeypatch, given, told):
     """As OpenMP itself read it, so it was set in time; the user's own setting stays."""
     for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):      # of whoever runs the tests
         monkeypatch.delenv(name, raising=False)
-    code, _, err = lipfw(*TINY, cwd=tmp_path, OMP_DISPLAY_ENV="VERBOSE", **given)
-    assert code == 0 and told in err and (not given or "GOMP_SPINCOUNT = '1000'" not in err)
+    done = subprocess.run([sys.executable, "-m", "lipfw", *TINY], cwd=tmp_path, capture_output=True, text=True,
+                          env={**os.environ, "OMP_DISPLAY_ENV": "VERBOSE", **given})
+    assert done.returncode == 0 and told in done.stderr
+    assert not given or "GOMP_SPINCOUNT = '1000'" not in done.stderr
 
 
 def test_a_users_own_pruner_from_a_folder_of_ones_own(tmp_path):
@@ -224,8 +226,8 @@ def test_a_sweep_goes_on_after_a_failed_run(tmp_path):
 def test_the_literal_sweep(tmp_path):
     """task=denoise pruner=imp -m seed=0..9: ten folders; again: at once; another option: other folders."""
     command = ["task=denoise", "pruner=imp", "-m", "seed=0..9", *TINY, "pruner.rounds=2"]
-    code, out, err = lipfw(*command, cwd=tmp_path)
-    assert code == 0, err
+    done = subprocess.run([sys.executable, "-m", "lipfw", *command], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     results = sorted((tmp_path / "runs/default").glob("*/result.json"))
     assert len(results) == 10 and {r.parent.name.split("-")[4] for r in results} == {f"s{i}" for i in range(10)}
     stamps = [r.stat().st_mtime_ns for r in results]
@@ -246,14 +248,12 @@ def test_a_folder_that_can_not_be_written(tmp_path):
 
 def test_a_full_disk(tmp_path):
     """A writer that finds no room: one line is told, the run is not called done, and goes on once there is room."""
-    code = ("import lipfw.files as f, pathlib, shutil, sys\n"
-            "import lipfw.run, lipfw.records\n"
-            "def full(*a): raise OSError(28, 'No space left on device', 'rounds.jsonl')\n"
-            "lipfw.records.write_jsonl = full\n"
-            "sys.argv = ['lipfw', *sys.argv[1:]]\n"
-            "from lipfw.cli import main; main()")
-    done = subprocess.run([sys.executable, "-c", code, *TINY], cwd=tmp_path, capture_output=True, text=True,
-                          env={**os.environ, "OMP_NUM_THREADS": "1"})
+    (tmp_path / "full_disk.py").write_text(
+        "import lipfw.run, lipfw.records\n"
+        "def full(*a): raise OSError(28, 'No space left on device', 'rounds.jsonl')\n"
+        "lipfw.records.write_jsonl = full\n"
+        "from lipfw.cli import main; main()")
+    done = forked.run("full_disk", *TINY, cwd=tmp_path)
     assert done.returncode == 1 and done.stderr.splitlines() == [
         "lipfw: No space left on device: rounds.jsonl; results go to the folder out=, which must be writable and have "
         "room; then the same command continues"]

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from forked import Forked
 from hydra import compose, initialize_config_dir
 
 from lipfw.api import restore
@@ -228,13 +229,11 @@ def test_fits_side_by_side_all_stop(tmp_path, monkeypatch, steps):
 
 # --- the command line
 
-def start(folder: Path, *overrides) -> subprocess.Popen:
-    command = [sys.executable, "-m", "lipfw", *SKIP, "pruner.rounds=1", *overrides]
-    return subprocess.Popen(command, cwd=folder, env=os.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            text=True)
+def start(folder: Path, *overrides) -> Forked:
+    return Forked("lipfw", *SKIP, "pruner.rounds=1", *overrides, cwd=folder)
 
 
-def stop_once(process: subprocess.Popen, begun) -> tuple[str, float]:
+def stop_once(process: Forked, begun) -> tuple[str, float]:
     """Send SIGTERM when `begun`; returns standard error, and the seconds it took."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None and not begun():

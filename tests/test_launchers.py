@@ -16,6 +16,7 @@ TINY = ["trainer=smoke", "trainer.threads=1", "logger=none", "fit.log_every=2", 
         "prior.depth=2"]
 GRID = ["task=denoise,inpaint", "pruner=imp", "-m", "seed=0..2", "fit.steps=8", "pruner.rounds=2"]
 STAND_INS = Path(__file__).parent / "standins/slurm.py"
+BEGUN = "runs/default/*-s%d-*/config.yaml"      # is there once the run of that seed has begun
 KILLS = int(os.environ.get("LIPFW_KILLS", "2"))     # of the kill test; more take longer
 
 
@@ -182,7 +183,7 @@ def slurm(tmp_path) -> dict[str, str]:
 
 
 def test_slurm_gives_the_same_results_and_requeues_what_needs_more_time(tmp_path, undisturbed, slurm):
-    """A job has one minute, here 12 seconds, and is told 2 seconds before; one run needs several jobs."""
+    """A job whose time is over keeps its run's state and goes on when it is requeued, as often as it may."""
     options = ["hydra/launcher=slurm", "hydra.launcher.cpus=1", "hydra.launcher.at_once=2", "hydra.launcher.minutes=1",
                "hydra.launcher.warning=20", "hydra.launcher.more={account: vision}"]
     code, out = lipfw(tmp_path, "task=denoise", "pruner=imp", "-m", "seed=0..1", "fit.steps=8",
@@ -194,11 +195,13 @@ def test_slurm_gives_the_same_results_and_requeues_what_needs_more_time(tmp_path
     for line in ("--array=0-1%2", "--time=1", "--signal=USR2@20", "--account=vision", "--requeue", "--job-name=lipfw"):
         assert f"#SBATCH {line}\n" in script.read_text()
 
-    long = ["-m", "pruner=none", "seed=7", "fit.steps=8000", "fit.steps_per_batch=8000", "fit.kernel=dense"]
-    code, out = lipfw(tmp_path, *long, *options, **slurm, FAKE_SLURM_MINUTE="12")
+    long = ["-m", "pruner=none", "fit.steps=3000", "fit.steps_per_batch=3000", "fit.kernel=dense", *options]
+    code, out = lipfw(tmp_path, *long, "seed=7", "hydra.launcher.timeouts=0", **slurm, FAKE_SLURM_SHORT=BEGUN % 7)
+    assert code == 1 and "timed-out too many times; give it more hydra.launcher.minutes or timeouts; see" in out, out
+    code, out = lipfw(tmp_path, *long, "seed=8", **slurm, FAKE_SLURM_SHORT=BEGUN % 8)
     assert code == 0 and "grid: 1 done" in out, out
-    starts = max(len(p.read_text().splitlines()) for p in (tmp_path / "slurm").glob("*.starts"))
-    assert starts > 1       # it continued
+    starts = {p.name: len(p.read_text().splitlines()) for p in (tmp_path / "slurm").glob("*.starts")}
+    assert starts == {"4000_0.starts": 1, "4000_1.starts": 1, "4001.starts": 1, "4002.starts": 2}
 
 
 def test_without_slurm_it_says_so(tmp_path):

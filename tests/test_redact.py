@@ -7,6 +7,7 @@ import traceback
 import types
 from pathlib import Path
 
+import forked
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
@@ -31,8 +32,7 @@ def leaks(place: Path) -> list[str]:
 
 def lipfw(place: Path, *words: str) -> subprocess.CompletedProcess:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")} | VARIABLES
-    return subprocess.run([sys.executable, "-m", "lipfw", *TINY, *words], cwd=place, capture_output=True, text=True,
-                          timeout=180, stdin=subprocess.DEVNULL, env=environment | {"HOME": str(place)})
+    return forked.run("lipfw", *TINY, *words, cwd=place, env=environment | {"HOME": str(place)})
 
 
 @pytest.fixture(scope="module")

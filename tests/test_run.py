@@ -1,7 +1,6 @@
 """Whole runs: what lies in the folder, what a kill leaves, what a user without a clean picture gets."""
 import hashlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from forked import Forked
 from PIL import Image
 
 from lipfw import cores
@@ -266,10 +266,10 @@ def test_large_pictures_keep_their_memory(go, monkeypatch, capsys):
 
 # --- killing
 
-def start(folder: Path, *overrides) -> subprocess.Popen:
-    command = [sys.executable, "-m", "lipfw", "pruner=imp", "pruner.rounds=3", *TINY, "fit.steps=120",
-               "fit.steps_per_batch=2", "image.size=32", "prior.channels=16", "fit.keep=[7,50%]", *overrides]
-    return subprocess.Popen(command, cwd=folder, env=os.environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+def start(folder: Path, *overrides) -> Forked:
+    command = ["pruner=imp", "pruner.rounds=3", *TINY, "fit.steps=120", "fit.steps_per_batch=2", "image.size=32",
+               "prior.channels=16", "fit.keep=[7,50%]", *overrides]
+    return Forked("lipfw", *command, cwd=folder, merged=True)
 
 
 def outcome(folder: Path) -> tuple:
@@ -289,7 +289,7 @@ def test_kill_9_and_the_same_command_again(tmp_path, seconds):
     (tmp_path / "killed").mkdir()
     whole = start(tmp_path / "whole", option)
     out, _ = whole.communicate(timeout=300)
-    assert whole.returncode == 0, out.decode()
+    assert whole.returncode == 0, out
     for lines in (3, 70, 130):      # records of 2 steps: in rounds 0, 1 and 2
         process = start(tmp_path / "killed", option)
         deadline = time.monotonic() + 120
@@ -299,14 +299,14 @@ def test_kill_9_and_the_same_command_again(tmp_path, seconds):
                 process.send_signal(signal.SIGKILL)
             time.sleep(0.01)
         process.wait(timeout=60)
-        assert process.returncode == -signal.SIGKILL, process.stdout.read().decode()
+        assert process.returncode == -signal.SIGKILL, process.said("out")
     last = start(tmp_path / "killed", option)
     out, _ = last.communicate(timeout=300)
-    assert last.returncode == 0, out.decode()
+    assert last.returncode == 0, out
     assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
     again = start(tmp_path / "killed", option)
     out, _ = again.communicate(timeout=60)
-    assert again.returncode == 0 and b"already finished" in out
+    assert again.returncode == 0 and "already finished" in out
 
 
 @pytest.mark.parametrize("options, batch", [
@@ -373,8 +373,8 @@ def test_a_run_does_not_go_on_without_what_its_checkpoint_counts_on(killed, tmp_
     def again() -> str:
         process = start(tmp_path, "trainer.checkpoint_seconds=0")
         out, _ = process.communicate(timeout=120)
-        told = [line for line in out.decode().splitlines() if line.startswith("lipfw: ")]
-        assert process.returncode == 1 and len(told) == 1 and "Traceback" not in out.decode(), out.decode()
+        told = [line for line in out.splitlines() if line.startswith("lipfw: ")]
+        assert process.returncode == 1 and len(told) == 1 and "Traceback" not in out, out
         return told[0]
 
     for name in ("rounds.jsonl", "steps.jsonl", "tickets/round_00.safetensors", "restored/round_01.png"):
@@ -393,7 +393,7 @@ def test_a_run_does_not_go_on_without_what_its_checkpoint_counts_on(killed, tmp_
     leftover.write_bytes(b"half")
     process = start(tmp_path, "trainer.checkpoint_seconds=0")
     out, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, out.decode()
+    assert process.returncode == 0, out
     assert len(read_jsonl(killed / "rounds.jsonl")) == 4 and not leftover.exists()
 
 
@@ -419,8 +419,8 @@ def test_ctrl_c_says_that_it_can_go_on(tmp_path):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
-    assert process.returncode == 130 and out.decode().splitlines()[-1] == (
-        "lipfw: stopped; the same command continues"), out.decode()
+    assert process.returncode == 130 and out.splitlines()[-1] == (
+        "lipfw: stopped; the same command continues"), out
 
 
 def test_a_ladder_that_ends_in_nothing_is_refused(go):

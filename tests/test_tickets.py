@@ -1,10 +1,9 @@
 """python -m lipfw.tickets: numbers against loops over the masks, tables in 80 columns, mistakes in one line."""
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -256,10 +255,9 @@ def test_a_table_that_cannot_be_written_is_one_line(runs, capsys):
 
 def test_the_command_itself(runs):
     write(runs / "a", (1.0, 0.5))
-    command = [sys.executable, "-m", "lipfw.tickets"]
-    good = subprocess.run([*command, "a"], capture_output=True, text=True, timeout=120)
+    good = forked.run("lipfw.tickets", "a", cwd=runs)
     assert good.returncode == 0 and good.stderr == "" and "params left" in good.stdout
-    bad = subprocess.run([*command, "b"], capture_output=True, text=True, timeout=120)
+    bad = forked.run("lipfw.tickets", "b", cwd=runs)
     assert bad.returncode == 1 and bad.stdout == "" and bad.stderr.count("\n") == 1
-    told = subprocess.run([*command, "--help"], capture_output=True, text=True, timeout=120)
+    told = forked.run("lipfw.tickets", "--help", cwd=runs)
     assert told.returncode == 0 and "PATH" in told.stdout and "OTHER" in told.stdout

@@ -2,10 +2,9 @@
 import hashlib
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -120,7 +119,7 @@ def test_rounds_leave_tickets_samples_and_trained_networks(go, weights, capsys):
     capsys.readouterr()
     assert report([Path("runs/default")], Path("out")) == 0
     assert "finetune-lfw-pggan-imp" in capsys.readouterr().out and "degraded" not in Path("out/report.md").read_text()
-    done = subprocess.run([sys.executable, "-m", "lipfw.tickets", str(folder)], capture_output=True, text=True)
+    done = forked.run("lipfw.tickets", str(folder), cwd=Path.cwd())
     assert done.returncode == 0 and "finetune" in done.stdout, done.stderr
 
 
@@ -279,8 +278,7 @@ def test_a_foreign_ticket_is_refused(go, weights):
 
 
 def test_the_command_line_tells_a_mistake_in_one_line(tmp_path):
-    done = subprocess.run([sys.executable, "-m", "lipfw", *SCRATCH, "fit.batch=0"], cwd=tmp_path, capture_output=True,
-                          text=True, timeout=120)
+    done = forked.run("lipfw", *SCRATCH, "fit.batch=0", cwd=tmp_path)
     assert done.returncode == 1 and done.stdout == "" and not list(tmp_path.iterdir())
     assert done.stderr == "lipfw: fit.batch must be a whole number of at least 1, got 0\n"
 
@@ -289,8 +287,7 @@ def test_the_command_line_tells_a_mistake_in_one_line(tmp_path):
 
 def test_an_offline_log_gets_the_samples(tmp_path, weights):
     options = [o for o in PRUNED if o != "logger=none"]
-    done = subprocess.run([sys.executable, "-m", "lipfw", *options, f"prior.weights={weights[0]}", "pruner.rounds=1"],
-                          cwd=tmp_path, capture_output=True, text=True, timeout=180, stdin=subprocess.DEVNULL)
+    done = forked.run("lipfw", *options, f"prior.weights={weights[0]}", "pruner.rounds=1", cwd=tmp_path)
     assert done.returncode == 0 and "wandb" not in done.stderr, done.stderr
     (folder,) = (tmp_path / "runs/default").iterdir()
     logged = {p.read_bytes() for p in folder.glob("wandb/offline-run-*/files/media/images/samples*.png")}

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 
 from lipfw.ticket import Ticket
@@ -19,8 +20,7 @@ def sweep(tmp_path_factory) -> Path:
     """Two runs with the default logger, with no key, no network and no setting; gives the folder of the first."""
     folder = tmp_path_factory.mktemp("wandb")
     environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")} | {"HOME": str(folder)}
-    done = subprocess.run([sys.executable, "-m", "lipfw", *TINY, "-m", "seed=0,1", "name=both"], cwd=folder,
-                          capture_output=True, text=True, timeout=180, stdin=subprocess.DEVNULL, env=environment)
+    done = forked.run("lipfw", *TINY, "-m", "seed=0,1", "name=both", cwd=folder, env=environment)
     assert done.returncode == 0, done.stderr
     assert "wandb" not in done.stderr and "WARNING" not in done.stderr
     return folder

@@ -1,8 +1,7 @@
 """Configs of the user's that can't be read: one line with the file, the place and what is wrong."""
 import re
-import subprocess
-import sys
 
+import forked
 import pytest
 from hydra import compose, initialize_config_dir
 
@@ -98,8 +97,7 @@ def test_the_command_line_and_the_plan_tell_it_in_one_line(tmp_path, capsys):
     (tmp_path / "task").mkdir()
     (tmp_path / "task/broken.yaml").write_text("a: [1\n")       # not chosen: only searched for a misspelt option
     (tmp_path / "mine.yaml").write_bytes(HEAD + b"seed: [1\n")
-    done = subprocess.run([sys.executable, "-m", "lipfw", "--config-dir", str(tmp_path), "-cn", "mine"],
-                          cwd=tmp_path, capture_output=True, text=True)
+    done = forked.run("lipfw", "--config-dir", str(tmp_path), "-cn", "mine", cwd=tmp_path)
     assert done.returncode == 1 and done.stderr.startswith(f"lipfw: {tmp_path / 'mine.yaml'}, line 2, at the end")
     assert done.stderr.count("\n") == 1 and not done.stdout and not (tmp_path / "runs").exists()
     assert plan(["--config-dir", str(tmp_path), "-cn", "mine"]) == 1

@@ -119,5 +119,10 @@ def _outcome(submitted) -> Outcome:
     if submitted.state.startswith("CANCELLED"):
         return Outcome("stopped")
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return Outcome("failed", f"its SLURM job {submitted.job_id} ended without a result ({submitted.state}): "
-                             f"{lines[-1] if lines else type(error).__name__}; see {submitted.paths.stderr}")
+    rules = [i for i, line in enumerate(lines) if not line.strip("-")]      # submitit frames a job's traceback by these
+    lines = lines[:rules[-1]] if len(rules) > 1 else lines
+    why = lines[-1].rstrip(".") if lines else type(error).__name__
+    if "too many times" in why:
+        why += "; give it more hydra.launcher.minutes or timeouts"
+    return Outcome("failed", f"its SLURM job {submitted.job_id} ended without a result ({submitted.state}): {why}; see "
+                             f"{submitted.paths.stderr}")
