@@ -1,25 +1,16 @@
-"""What the tests share: one thread, no account, small problems."""
+"""What the tests share: one thread, no account, small problems.
+
+Fixtures import what they need: the process that only hands the tests out would wait for torch, and the others for it.
+"""
 import os
 import signal
 
 # a shell that starts the tests in its background ignores Ctrl-C for all of their processes
 signal.signal(signal.SIGINT, signal.default_int_handler)
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["WANDB_MODE"] = "offline"
 
 import pytest  # noqa: E402
-import pytorch_lightning as pl  # noqa: E402
-import torch  # noqa: E402
-
-from lipfw.fit.restoration import Restoration  # noqa: E402
-from lipfw.fit.rounds import IterativePruning  # noqa: E402
-from lipfw.gan.network import Critic, Generator  # noqa: E402
-from lipfw.gan.weights import save  # noqa: E402
-from lipfw.image.picture import Picture  # noqa: E402
-from lipfw.prior.skip import build  # noqa: E402
-from lipfw.task.denoise import Denoise  # noqa: E402
-
-torch.set_num_threads(1)
 
 LONG = ("test_launchers", "test_readme")    # files that take minutes
 
@@ -30,8 +21,12 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture
-def picture() -> Picture:
+def picture():
     """A smooth picture of unequal sides."""
+    import torch
+
+    from lipfw.image.picture import Picture
+
     y, x = torch.meshgrid(torch.linspace(0, 3, 24), torch.linspace(0, 4, 20), indexing="ij")
     return Picture("waves", torch.stack([(x * y).sin(), (x + y).cos(), (x - y).sin()])[None] / 2 + 0.5)
 
@@ -39,6 +34,10 @@ def picture() -> Picture:
 @pytest.fixture
 def make(picture):
     """Return a function that builds a tiny Restoration on fresh objects: equal arguments make equal fits."""
+    from lipfw.fit.restoration import Restoration
+    from lipfw.prior.skip import build
+    from lipfw.task.denoise import Denoise
+
     def make(steps=12, seed=3, problems=None, **options):
         problems = problems or [Denoise(25, seed)(picture)]
         prior = build([p.shape for p in problems], channels=6, depth=2, skip_channels=2, code_channels=4, seed=seed)
@@ -47,8 +46,12 @@ def make(picture):
     return make
 
 
-def tiny_generator(seed=0, channels=(8, 8, 4), latent=6) -> Generator:
+def tiny_generator(seed=0, channels=(8, 8, 4), latent=6):
     """Return a generator of 16 pixels with random weights, whose pictures lie in [-1, 1] but for a few values."""
+    import torch
+
+    from lipfw.gan.network import Generator
+
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         g = Generator(channels, latent)
@@ -60,6 +63,11 @@ def tiny_generator(seed=0, channels=(8, 8, 4), latent=6) -> Generator:
 @pytest.fixture(scope="session")
 def generator_file(tmp_path_factory):
     """The file of a tiny generator with its critic."""
+    import torch
+
+    from lipfw.gan.network import Critic
+    from lipfw.gan.weights import save
+
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     with torch.random.fork_rng():
         torch.manual_seed(1)
@@ -70,7 +78,6 @@ def generator_file(tmp_path_factory):
 @pytest.fixture
 def go(tmp_path, monkeypatch, request):
     """Return a function that does a run of a test's TINY in a fresh folder; gives its folder and result."""
-    # imported here: Hydra takes a while, and most files do no run
     from hydra import compose, initialize_config_dir
 
     from lipfw.cli import CONF
@@ -89,6 +96,10 @@ def go(tmp_path, monkeypatch, request):
 @pytest.fixture
 def train(tmp_path):
     """Return a function that fits a module with a pruner and further callbacks, quietly."""
+    import pytorch_lightning as pl
+
+    from lipfw.fit.rounds import IterativePruning
+
     def train(module, pruner, *callbacks, ckpt_path=None, max_epochs=None):
         pruning = IterativePruning(pruner)
         pruning.prepare(module)
@@ -103,6 +114,10 @@ def train(tmp_path):
 @pytest.fixture
 def masks_of_rounds():
     """A callback that keeps the mask of each round, None where all is kept."""
+    import pytorch_lightning as pl
+
+    from lipfw.fit.rounds import IterativePruning
+
     class Masks(pl.Callback):
         def __init__(self):
             self.kept = []

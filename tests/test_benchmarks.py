@@ -1,10 +1,10 @@
 """The benchmarks still run: every one of them, with tiny networks. What they measure so means nothing."""
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import forked
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -22,11 +22,17 @@ def checkout(monkeypatch):
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory) -> Path:
-    """Run them all once; gives the folder of the results."""
+    """Run them all once, with commands of lipfw that need not import torch first; gives the folder of the results."""
     out = tmp_path_factory.mktemp("benchmarks")
-    command = [sys.executable, "-m", "benchmarks", "--quick", "--out", str(out), "--threads", "1"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, done.stderr
+    forks = SimpleNamespace(run=lambda command, cwd, env, **_: forked.run(*command[2:], cwd=cwd, env=env))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT))
+        from benchmarks import __main__, command, grid
+
+        patch.setattr(command, "subprocess", forks)
+        patch.setattr(grid, "subprocess", forks)
+        patch.setattr(sys, "argv", ["benchmarks", "--quick", "--out", str(out), "--threads", "1"])
+        assert __main__.main() == 0
     return out
 
 
@@ -91,11 +97,10 @@ def test_tickets_of_two_kernels_are_compared(tmp_path):
     tiny = ["pruner=imp", "pruner.rounds=1", "trainer=smoke", "logger=none", f"out={tmp_path}", "name=a"]
     runs = str(tmp_path / "a")
     for command in (["lipfw", *tiny, "-m", "seed=0..1"], ["benchmarks.agree", runs, runs]):
-        done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True)
+        done = forked.run(*command, cwd=ROOT)
         assert done.returncode == 0, done.stderr
     rows = [line.split("|") for line in done.stdout.splitlines() if line.startswith("| 1 |")]
     assert len(rows) == 1 and float(rows[0][7]) == 1.0 and float(rows[0][8]) == pytest.approx(0.667, abs=1e-3)
     assert "2 seeds" in done.stdout and "+0.000 dB, largest 0.000 dB" in done.stdout
-    nothing = subprocess.run([sys.executable, "-m", "benchmarks.agree", str(tmp_path), str(tmp_path)], cwd=ROOT,
-                             capture_output=True, text=True)
+    nothing = forked.run("benchmarks.agree", str(tmp_path), str(tmp_path), cwd=ROOT)
     assert nothing.returncode and "must hold finished runs" in nothing.stderr

@@ -1,4 +1,5 @@
 """Configs as YAML files: one that can't be read is told in one line, with file and place. No torch here."""
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,18 +69,26 @@ def _place(path: Path, node: yaml.Node) -> str:
 
 @contextmanager
 def checked() -> Iterator[None]:
-    """Let Hydra raise InputError, with file and place, for each config that it can't read."""
+    """Let Hydra raise InputError, with file and place, for each config that it can't read.
+
+    And read no file twice: it would do so for each composition, and YAML takes most of the time of one.
+    """
     Plugins.instance()      # which executes the module of the class anew: the one to import is not the one in use
     files = SourcesRegistry.instance().resolve("file")
     load = files.load_config
+    read: dict[tuple, bytes] = {}
 
     def load_config(source: ConfigSource, config_path: str):
         path = Path(source.path, source._normalize_file_name(config_path))
         if not path.is_file():
             return load(source, config_path)
-        check(path)
-        with _told(path, text_of(path)):
-            return load(source, config_path)
+        found = path.stat()
+        version = path, found.st_mtime_ns, found.st_size, found.st_ino
+        if version not in read:
+            check(path)
+            with _told(path, text_of(path)):
+                read[version] = pickle.dumps(load(source, config_path))
+        return pickle.loads(read[version])      # Hydra changes what it is given
 
     files.load_config = load_config
     try:

@@ -1,5 +1,6 @@
 """The cells of a grid: each combination of what is swept, composed into the config of a run. No torch here."""
 import copy
+import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ class Composer:
         self._loader, self._master = loader, master
         self._parse = cache(lambda line: OverridesParser.create(config_loader=loader).parse_override(line))
         self._is_group = cache(lambda key: bool(loader.get_group_options(key)))
-        self._bases: dict[tuple[str, ...], tuple[DictConfig, DictConfig]] = {}
+        self._bases: dict[tuple[str, ...], tuple[bytes, DictConfig]] = {}
 
     def __call__(self, overrides: Sequence[str]) -> Cell:
         """Return the cell of a list of overrides. Raises what Hydra raises for a mistake in them."""
@@ -76,9 +77,10 @@ class Composer:
             with flag_override(base, ["struct", "readonly"], [False, False]):
                 for key in ("study", "scale"):      # of the study that the cell is part of
                     base.pop(key, None)
-                self._bases[chosen] = base, base.pop("hydra")
+                hydra = base.pop("hydra")
+                self._bases[chosen] = pickle.dumps(base), hydra     # copying it takes seven times as long as loading
         base, hydra = self._bases[chosen]
-        config = copy.deepcopy(base)
+        config = pickle.loads(base)
         ConfigLoaderImpl._apply_overrides_to_config([o for o in parsed if not self._chooses(o)], config)
         return config, hydra
 

@@ -19,7 +19,7 @@ from itertools import product
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, QuotedString
+from hydra.core.override_parser.types import Override, OverrideType, QuotedString
 from omegaconf import DictConfig, OmegaConf
 
 from lipfw.argv import normalise
@@ -79,6 +79,7 @@ class Stages:
         self._top = [o.input_line for o in parsed if o.key_or_group in TOP and o.key_or_group != "scale"]
         self._given = {o.get_key_element(): o for o in parsed if o.key_or_group not in TOP}
         self._used: set[str] = set()
+        self._takes: dict[tuple[str, ...], list[str]] = {}      # overrides of the user's, by the options that a run has
         self._options: dict[str, dict[str, None]] = {}      # of groups, for a hint at a misspelt one
         self.cells: dict[str, list[Planned]] = {}
         for name, stage in self.spec["stages"].items():
@@ -145,6 +146,13 @@ class Stages:
         """Return the user's overrides that a run takes: choices of groups, and options that its groups have."""
         if not self._given:
             return []
+        # what options there are is decided by the groups that are chosen and by what is added, not by plain values
+        alike = tuple(o.key_or_group if _plain(o) else o.input_line for o in self._parse(cell))
+        if alike not in self._takes:
+            self._takes[alike] = self._options_taken(cell)
+        return self._takes[alike]
+
+    def _options_taken(self, cell: Sequence[str]) -> list[str]:
         config, wanted = self._config(cell), []
         for key, override in self._given.items():
             group, _, rest = key.lstrip("+~").partition(".")
@@ -243,6 +251,13 @@ def _texts(override: Override) -> list[str]:
         return [str(s).strip("'\"") for s in override.sweep_string_iterator()]
     value = override.value()
     return [value.text if isinstance(value, QuotedString) else override.get_value_element_as_str()]
+
+
+def _plain(override: Override) -> bool:
+    """Return whether an override gives an option that there is a number or a text."""
+    return (override.type == OverrideType.CHANGE and override.package is None
+            and ("." in override.key_or_group or override.key_or_group == "seed")
+            and isinstance(override.value(), (int, float, str, QuotedString)))
 
 
 def _has(node: DictConfig, path: str) -> bool:
