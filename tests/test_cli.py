@@ -169,7 +169,7 @@ def mistakes(tmp_path_factory):
     (folder / "empty.png").write_bytes(b"")
     imsave(folder / "whole.png", data.chelsea()[:64, :64])
     (folder / "cut.png").write_bytes((folder / "whole.png").read_bytes()[:2000])
-    code = """
+    (folder / "mistakes.py").write_text("""
 import contextlib, io, json, os, sys
 from hydra.core.global_hydra import GlobalHydra
 from lipfw import cli
@@ -187,13 +187,12 @@ for arguments in json.loads(sys.argv[1]):
             status = 1
     found.append((status, out.getvalue(), err.getvalue()))
 print(json.dumps(found))
-"""
+""")
     arguments = json.dumps([[*TINY, *a] for a, _ in MISTAKES])
     environment = {k: v for k, v in os.environ.items() if k != "LIPFW_DATA" and not k.startswith("WANDB")}
     environment |= {"HOME": str(folder), "NETRC": str(folder / "none"),
                     "XDG_CACHE_HOME": str(folder / "cache"), "https_proxy": "http://127.0.0.1:9"}
-    done = subprocess.run([sys.executable, "-c", code, arguments], cwd=folder, capture_output=True, text=True,
-                          env=environment, timeout=300)
+    done = forked.run("mistakes", arguments, cwd=folder, env=environment)
     assert done.returncode == 0, done.stderr
     assert [f.parent.name for f in folder.glob("runs/*/*")] == []       # nothing half-written
     return json.loads(done.stdout.splitlines()[-1])

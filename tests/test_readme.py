@@ -1,12 +1,10 @@
 """The README tells the truth: its commands run as written, shrunk by what is appended; its table names every option."""
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -72,23 +70,23 @@ def done(tmp_path_factory):
         if module == "lipfw.plan":
             words = [re.sub(r"(seed=0)\.\.\d", r"\1", w) for w in words]
         jobs.append((module, words))
-    code = """
+    (folder / "commands.py").write_text("""
 import contextlib, io, json, runpy, sys
 from hydra.core.global_hydra import GlobalHydra
-found = []
-for module, words in json.loads(sys.argv[1]):
-    GlobalHydra.instance().clear()
-    sys.argv, status = [module, *words], 0
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as err:
-        try:
-            runpy.run_module(module, run_name="__main__")
-        except SystemExit as e:
-            status = e.code or 0
-    found.append((status, err.getvalue()))
-print(json.dumps(found))
-"""
-    process = subprocess.run([sys.executable, "-c", code, json.dumps(jobs)], cwd=folder, capture_output=True, text=True,
-                             env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=600)
+if __name__ == "__main__":       # the processes of a grid import it too
+    found = []
+    for module, words in json.loads(sys.argv[1]):
+        GlobalHydra.instance().clear()
+        sys.argv, status = [module, *words], 0
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as err:
+            try:
+                runpy.run_module(module, run_name="__main__")
+            except SystemExit as e:
+                status = e.code or 0
+        found.append((status, err.getvalue()))
+    print(json.dumps(found))
+""")
+    process = forked.run("commands", json.dumps(jobs), cwd=folder, timeout=600)
     assert process.returncode == 0, process.stderr
     return json.loads(process.stdout.splitlines()[-1])
 
