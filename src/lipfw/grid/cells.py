@@ -78,7 +78,7 @@ class Composer:
                 for key in ("study", "scale"):      # of the study that the cell is part of
                     base.pop(key, None)
                 hydra = base.pop("hydra")
-                self._bases[chosen] = pickle.dumps(base), hydra     # copying it takes seven times as long as loading
+            self._bases[chosen] = pickle.dumps(base), hydra     # copying it takes seven times as long as loading
         base, hydra = self._bases[chosen]
         config = pickle.loads(base)
         ConfigLoaderImpl._apply_overrides_to_config([o for o in parsed if not self._chooses(o)], config)
