@@ -14,7 +14,7 @@ def measure(setting: Setting) -> Iterator[Row]:
     tickets = masks.found(setting)
     for size in [s for s in setting.sizes if s <= LARGE]:
         for percent, round_ in masks.ROUNDS.items():
-            if size < LARGE or percent in FEW:
+            if (size < LARGE and not setting.quick) or percent in FEW:
                 yield from _rows(setting, size, f"IMP mask, {percent} %", tickets[round_], GOALS.get((percent, size)))
         if size < LARGE:
             random = masks.random(tickets[masks.ROUNDS[97]], setting.out / "masks")

@@ -10,7 +10,9 @@ import sys
 import time
 from pathlib import Path
 
+import forked
 import pytest
+from forked import Forked
 
 TINY = ["trainer=smoke", "trainer.threads=1", "logger=none", "fit.log_every=2", "image.size=16", "prior.channels=4",
         "prior.depth=2"]
@@ -59,8 +61,8 @@ def results(folder: Path) -> dict:
 def undisturbed(tmp_path_factory):
     """The results of the grid by the basic launcher."""
     folder = tmp_path_factory.mktemp("basic")
-    code, out = lipfw(folder, *GRID)
-    assert code == 0, out
+    done = forked.run("lipfw", *TINY, *GRID, cwd=folder)
+    assert done.returncode == 0, done.stderr
     found = results(folder)
     assert len(found) == 6
     return found
@@ -93,7 +95,7 @@ def test_local_gives_the_same_results_and_a_killed_process_fails_its_run_alone(t
 
 def test_two_starts_of_a_grid_share_it(tmp_path, undisturbed):
     local = ["hydra/launcher=local", "hydra.launcher.jobs=2"]
-    both = [start(tmp_path, *GRID, *local) for _ in range(2)]
+    both = [Forked("lipfw", *TINY, *GRID, *local, cwd=tmp_path, merged=True) for _ in range(2)]
     outs = [p.communicate(timeout=300)[0] for p in both]
     assert [p.returncode for p in both] == [0, 0], outs
     assert sum(out.count("] done ") for out in outs) == 6, outs     # each run once
@@ -158,7 +160,7 @@ def test_sigterm_has_the_runs_keep_their_state(tmp_path):
     """What a batch system does before it takes a machine away; Ctrl-C does the same."""
     grid = ["-m", "seed=0..2", "fit.steps=100000", "fit.steps_per_batch=1000", "hydra/launcher=local",
             "hydra.launcher.jobs=2"]
-    process = start(tmp_path, *grid)
+    process = Forked("lipfw", *TINY, *grid, cwd=tmp_path, merged=True)
     deadline = time.monotonic() + 60
     while len(list(tmp_path.glob("runs/default/*/config.yaml"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.1)
