@@ -83,11 +83,12 @@ def go(tmp_path, monkeypatch, request):
     from lipfw.cli import CONF
     from lipfw.folder import run_folder
     from lipfw.run import run
+    from lipfw.yamlfile import checked
 
     monkeypatch.chdir(tmp_path)
 
     def go(*overrides, tiny=request.module.TINY):
-        with initialize_config_dir(str(CONF), version_base="1.3"):
+        with checked(), initialize_config_dir(str(CONF), version_base="1.3"):
             cfg = compose("config", [*tiny, *overrides])
         return run_folder(cfg), run(cfg)
     return go

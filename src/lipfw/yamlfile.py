@@ -21,6 +21,7 @@ _HINTS = {      # what PyYAML says -> what helps
     "found duplicate key": "give it once",
     "another document": "a config is one, without a line --- in it",
 }
+_read: dict[tuple, bytes] = {}      # file and version -> what Hydra makes of it
 _OPENED = {"flow sequence": "[", "flow mapping": "{", "quoted scalar": "quote"}
 
 
@@ -76,7 +77,6 @@ def checked() -> Iterator[None]:
     Plugins.instance()      # which executes the module of the class anew: the one to import is not the one in use
     files = SourcesRegistry.instance().resolve("file")
     load = files.load_config
-    read: dict[tuple, bytes] = {}
 
     def load_config(source: ConfigSource, config_path: str):
         path = Path(source.path, source._normalize_file_name(config_path))
@@ -84,11 +84,11 @@ def checked() -> Iterator[None]:
             return load(source, config_path)
         found = path.stat()
         version = path, found.st_mtime_ns, found.st_size, found.st_ino
-        if version not in read:
+        if version not in _read:
             check(path)
             with _told(path, text_of(path)):
-                read[version] = pickle.dumps(load(source, config_path))
-        return pickle.loads(read[version])      # Hydra changes what it is given
+                _read[version] = pickle.dumps(load(source, config_path))
+        return pickle.loads(_read[version])     # Hydra changes what it is given
 
     files.load_config = load_config
     try:
