@@ -1,8 +1,11 @@
 """Commands that start at once: forked from a process that has imported torch, as a local grid's are.
 
-To import it takes longer than most runs of the tests. What a command does before is tested where a real one is started.
+To import it takes longer than most runs of the tests. What a command does and says before, and that nothing depends on
+an interpreter's own hashes, is tested where a real one is started: all of a test process's have the hashes, and what is
+read from the environment at import, in common.
 """
 import atexit
+import contextlib
 import multiprocessing
 import os
 import runpy
@@ -18,16 +21,20 @@ _FORKS = "forkserver" in multiprocessing.get_all_start_methods()
 
 
 class Forked:
-    """`python -m MODULE WORDS` in a folder, in place of a subprocess.Popen with pipes of text for its output."""
+    """`python -m MODULE WORDS` in a folder, in place of a subprocess.Popen with pipes of text for its output.
+
+    Other than that, one that is not over in time is killed, and an exception that it does not catch, Ctrl-C too, is 1.
+    """
 
     def __init__(self, module: str, *words: str, cwd: Path, env: Mapping[str, str] = os.environ, merged: bool = False):
         self.args, self.returncode = (module, *words), None
-        self._said = Path(tempfile.mkdtemp(prefix="said"))
+        self._said = tempfile.TemporaryDirectory(prefix="said", ignore_cleanup_errors=True)
         context = multiprocessing.get_context("forkserver" if _FORKS else "spawn")
         if _FORKS:
             context.set_forkserver_preload(_PRELOADED)
-        self._process = context.Process(target=_do, args=(self.args, str(cwd), dict(env), str(self._said), merged))
+        self._process = context.Process(target=_do, args=(self.args, str(cwd), dict(env), self._said.name, merged))
         self._process.start()
+        atexit.register(self._process.kill)     # tests that fail do not wait for it
         self.pid = self._process.pid
 
     def poll(self) -> int | None:
@@ -47,12 +54,13 @@ class Forked:
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def said(self, stream: str) -> str:
         """Return what it has written so far to its standard "out" or "err"."""
-        path = self._said / stream
-        return path.read_text() if path.exists() else ""
+        path = Path(self._said.name, stream)
+        return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
 
 def run(module: str, *words: str, cwd: Path, env: Mapping[str, str] = os.environ,

@@ -99,7 +99,7 @@ def start(folder: Path, *overrides) -> Forked:
 
 def test_from_the_command_line_with_ctrl_c_and_the_same_command_again(tmp_path):
     # long enough that neither is done before both have begun
-    options = ["fit.batch_seeds=2", "fit.steps=300", "fit.kernel=dense", "trainer.checkpoint_seconds=0",
+    options = ["fit.batch_seeds=2", "fit.steps=600", "fit.kernel=dense", "trainer.checkpoint_seconds=0",
                "logger=wandb"]
     process = start(tmp_path, *options)
     deadline = time.monotonic() + 120

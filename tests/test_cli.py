@@ -226,7 +226,7 @@ def test_the_literal_sweep(tmp_path):
     """task=denoise pruner=imp -m seed=0..9: ten folders; again: at once; another option: other folders."""
     command = ["task=denoise", "pruner=imp", "-m", "seed=0..9", *TINY, "pruner.rounds=2"]
     done = subprocess.run([sys.executable, "-m", "lipfw", *command], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0 and done.stderr == "", done.stderr
     results = sorted((tmp_path / "runs/default").glob("*/result.json"))
     assert len(results) == 10 and {r.parent.name.split("-")[4] for r in results} == {f"s{i}" for i in range(10)}
     stamps = [r.stat().st_mtime_ns for r in results]

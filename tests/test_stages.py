@@ -75,6 +75,28 @@ def test_what_the_user_gives_comes_last_and_counts_where_it_exists():
     assert stages.given == ["fit.steps=7", "image.size=48", "pruner.rounds=1"]
 
 
+def test_each_run_is_asked_only_where_its_options_can_differ():
+    """Alike runs have the same options; but a value may decide what a mapping in a group is."""
+    spec = 'scales: {tiny: "seed=0..3"}\nstages:\n  found: {run: "pruner=imp pruner.kind=one,two image.name=a,b"}'
+    asked = []
+
+    def config(cell):
+        asked.append(cell)
+        kind = next(w for w in cell if w.startswith("pruner.kind=")).partition("=")[2]
+        return OmegaConf.create({"pruner": {"plans": {"one": {"x": 1}, "two": {"y": 1}}, "kind": kind, "rate": 0.2,
+                                            "plan": "${.plans.${.kind}}"}, "image": {"name": "a", "path": "???"}})
+
+    def taken(*given):
+        asked.clear()
+        with opened(["name=mine"], CONF, EXPERIMENTS) as (_, compose):
+            return Stages(OmegaConf.create(spec), "tiny", given, compose._loader, config).cells["found"]
+
+    assert all(c.values["pruner.rate"] == "0.1" for c in taken("pruner.rate=0.1")) and len(asked) == 1
+    assert {(c.values["pruner.kind"], c.values.get("pruner.plan.x")) for c in taken("pruner.plan.x=5")} == {
+        ("one", "5"), ("two", None)}
+    assert len(asked) == 2 * 2 * 4
+
+
 @pytest.mark.parametrize(("change", "said"), [
     (("of: found, across: [pruner]", "of: found"), "several runs could be replayed, pruner=imp, pruner=random"),
     (("of: found, across: [pruner]", "of: fuond, across: [pruner]"), "did you mean found?"),

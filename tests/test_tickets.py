@@ -1,6 +1,8 @@
 """python -m lipfw.tickets: numbers against loops over the masks, tables in 80 columns, mistakes in one line."""
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import forked
@@ -255,7 +257,7 @@ def test_a_table_that_cannot_be_written_is_one_line(runs, capsys):
 
 def test_the_command_itself(runs):
     write(runs / "a", (1.0, 0.5))
-    good = forked.run("lipfw.tickets", "a", cwd=runs)
+    good = subprocess.run([sys.executable, "-m", "lipfw.tickets", "a"], capture_output=True, text=True)
     assert good.returncode == 0 and good.stderr == "" and "params left" in good.stdout
     bad = forked.run("lipfw.tickets", "b", cwd=runs)
     assert bad.returncode == 1 and bad.stdout == "" and bad.stderr.count("\n") == 1

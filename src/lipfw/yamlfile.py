@@ -83,7 +83,8 @@ def checked() -> Iterator[None]:
         if not path.is_file():
             return load(source, config_path)
         found = path.stat()
-        version = path, found.st_mtime_ns, found.st_size, found.st_ino
+        version = (source.provider, source.path, path, found.st_mtime_ns, found.st_ctime_ns, found.st_size,
+                   found.st_ino)
         if version not in _read:
             check(path)
             with _told(path, text_of(path)):

@@ -113,16 +113,18 @@ class _Call:
 
 def _outcome(submitted) -> Outcome:
     """Return how a job came out by what it has left, or by what SLURM says of it."""
+    from submitit.core.utils import FailedJobError
+
     error = submitted.exception()
     if error is None:
         return submitted.result()
     if submitted.state.startswith("CANCELLED"):
         return Outcome("stopped")
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    rules = [i for i, line in enumerate(lines) if not line.strip("-")]      # submitit frames a job's traceback by these
-    lines = lines[:rules[-1]] if len(rules) > 1 else lines
+    if isinstance(error, FailedJobError):       # it frames the job's traceback by rules, and adds where to read more
+        lines = lines[:max(i for i, line in enumerate(lines) if not line.strip("-"))]
     why = lines[-1].rstrip(".") if lines else type(error).__name__
-    if "too many times" in why:
+    if "timed-out too many times" in why:
         why += "; give it more hydra.launcher.minutes or timeouts"
     return Outcome("failed", f"its SLURM job {submitted.job_id} ended without a result ({submitted.state}): {why}; see "
                              f"{submitted.paths.stderr}")

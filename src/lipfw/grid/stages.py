@@ -146,8 +146,10 @@ class Stages:
         """Return the user's overrides that a run takes: choices of groups, and options that its groups have."""
         if not self._given:
             return []
-        # what options there are is decided by the groups that are chosen and by what is added, not by plain values
-        alike = tuple(o.key_or_group if _plain(o) else o.input_line for o in self._parse(cell))
+        # which options a group has is decided by choices and by what is added, not by plain values; which a mapping in
+        # it has may be
+        deep = any(key.count(".") > 1 for key in self._given)
+        alike = tuple(o.key_or_group if _plain(o) and not deep else o.input_line for o in self._parse(cell))
         if alike not in self._takes:
             self._takes[alike] = self._options_taken(cell)
         return self._takes[alike]
@@ -254,10 +256,11 @@ def _texts(override: Override) -> list[str]:
 
 
 def _plain(override: Override) -> bool:
-    """Return whether an override gives an option that there is a number or a text."""
-    return (override.type == OverrideType.CHANGE and override.package is None
-            and ("." in override.key_or_group or override.key_or_group == "seed")
-            and isinstance(override.value(), (int, float, str, QuotedString)))
+    """Return whether an override gives an option that there is a number, or a text that stands for itself."""
+    key = override.key_or_group
+    return (override.type == OverrideType.CHANGE and override.package is None and ("." in key or key == "seed")
+            and isinstance(override.value(), (int, float, str, QuotedString))
+            and not any("${" in text or text == "???" for text in _texts(override)))
 
 
 def _has(node: DictConfig, path: str) -> bool:
