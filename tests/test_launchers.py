@@ -106,7 +106,7 @@ def test_runs_that_are_killed_at_any_moment_lose_nothing(tmp_path):
     """Of a grid, all processes, or the first alone, or one worker, are killed again and again; the same command goes
     on, beside workers that may have survived."""
     chance = random.Random(0)
-    grid = ["task=denoise,inpaint", "pruner=imp", "-m", f"seed=0..{KILLS}", "fit.steps=60", "pruner.rounds=2",
+    grid = ["task=denoise,inpaint", "pruner=imp", "-m", f"seed=0..{KILLS}", "fit.steps=45", "pruner.rounds=2",
             "hydra/launcher=local", "hydra.launcher.jobs=2", "trainer.checkpoint_seconds=0", "fit.steps_per_batch=3"]
     code, out = lipfw(tmp_path / "undisturbed", *grid)
     assert code == 0, out

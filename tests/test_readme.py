@@ -66,7 +66,8 @@ def done(tmp_path_factory):
                 tiny = [w for w in TINY if not w.startswith("prior.depth=")]
             if any("zoo:" in w for w in words):     # tickets of the standard network
                 tiny = ["image.size=64", "fit.steps=1", "logger=none"]
-            words = [*kept, *seed, *tiny, *(["pruner.rounds=1"] if "pruner=imp" in words else [])]
+            one = ["pruner.sparsities=[0.5]"] if any(w.startswith("pruner.sparsities=") for w in words) else []
+            words = [*kept, *seed, *tiny, *one, *(["pruner.rounds=1"] if "pruner=imp" in words else [])]
         if module == "lipfw.plan":
             words = [re.sub(r"(seed=0)\.\.\d", r"\1", w) for w in words]
         jobs.append((module, words))

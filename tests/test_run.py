@@ -266,7 +266,7 @@ def test_large_pictures_keep_their_memory(go, monkeypatch, capsys):
 
 # --- killing
 
-KILLED = ["pruner=imp", "pruner.rounds=3", *TINY, "fit.steps=120", "fit.steps_per_batch=2", "image.size=32",
+KILLED = ["pruner=imp", "pruner.rounds=3", *TINY, "fit.steps=80", "fit.steps_per_batch=2", "image.size=32",
           "prior.channels=16", "fit.keep=[7,50%]"]
 
 
@@ -293,7 +293,7 @@ def test_kill_9_and_the_same_command_again(tmp_path, seconds):
     whole = subprocess.run([sys.executable, "-m", "lipfw", *KILLED, option], cwd=tmp_path / "whole",
                            capture_output=True, text=True)
     assert whole.returncode == 0, whole.stderr
-    for lines in (3, 70, 130):      # records of 2 steps: in rounds 0, 1 and 2
+    for lines in (3, 50, 90):       # records of 2 steps: in rounds 0, 1 and 2
         process = start(tmp_path / "killed", option)
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and process.poll() is None:
@@ -363,7 +363,7 @@ def killed(tmp_path):
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         files = list(tmp_path.glob("runs/default/*/steps.jsonl"))
-        if files and files[0].read_text().count("\n") >= 130:
+        if files and files[0].read_text().count("\n") >= 90:
             process.send_signal(signal.SIGKILL)
         time.sleep(0.01)
     process.wait(timeout=60)
