@@ -52,8 +52,8 @@ class Cell:
 class Composer:
     """Composes the cells of a grid as Hydra does, but those that choose the same groups from one composition.
 
-    Hydra takes some 60 ms for each, most of it for reading YAML; a grid of a thousand runs has a few choices of groups
-    and a thousand seeds. `loader` and `master` are those that Hydra gives to a sweeper.
+    Hydra takes tens of milliseconds for each, and a grid of a thousand runs has a few choices of groups and a thousand
+    seeds. `loader` and `master` are those that Hydra gives to a sweeper.
     """
 
     def __init__(self, loader: ConfigLoader, master: DictConfig):

@@ -122,7 +122,7 @@ def _outcome(submitted) -> Outcome:
         return Outcome("stopped")
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if isinstance(error, FailedJobError):       # it frames the job's traceback by rules, and adds where to read more
-        lines = lines[:max(i for i, line in enumerate(lines) if not line.strip("-"))]
+        lines = lines[:max((i for i, line in enumerate(lines) if not line.strip("-")), default=len(lines))]
     why = lines[-1].rstrip(".") if lines else type(error).__name__
     if "timed-out too many times" in why:
         why += "; give it more hydra.launcher.minutes or timeouts"
